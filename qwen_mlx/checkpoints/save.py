@@ -1,0 +1,52 @@
+"""Parameters of a decoder -> tensors with the names of the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen_mlx.models import Decoder
+from qwen_mlx.models.projections import FusedLinear
+
+_PARTS = ("weight", "scales", "biases", "bias")
+
+
+def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
+    """Every parameter under the name a published checkpoint has for it; stacked projections are taken apart.
+
+    Works for plain and for quantized weights; `load` of these tensors gives the same model.
+    """
+    tensors: dict[str, mx.array] = {}
+    _collect(decoder, "", tensors)
+    return {
+        name if name.startswith("lm_head.") else f"model.{name}": array for name, array in tensors.items()
+    }
+
+
+def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
+    if isinstance(module, FusedLinear):
+        _take_apart(module, path.rpartition(".")[0], tensors)
+        return
+    for part in _PARTS:
+        array = module.get(part) if isinstance(module, nn.Module) else None
+        if isinstance(array, mx.array):
+            tensors[f"{path}.{part}"] = array
+    for name, child in module.children().items():
+        children = enumerate(child) if isinstance(child, list) else [(None, child)]
+        for i, one in children:
+            suffix = name if i is None else f"{name}.{i}"
+            _collect(one, f"{path}.{suffix}" if path else suffix, tensors)
+
+
+def _take_apart(fused: FusedLinear, path: str, tensors: dict[str, mx.array]) -> None:
+    for part, group in zip(fused.parts, fused.grouping):
+        start = 0
+        for name in group:
+            rows = fused.members[name]
+            for key in _PARTS:
+                array = part.get(key)
+                if isinstance(array, mx.array):
+                    tensors[f"{path}.{name}.{key}"] = array[start : start + rows]
+            start += rows

@@ -1,0 +1,146 @@
+"""KV caches: what attention has computed of a text, in the order of the text.
+
+All follow one protocol, which is also mlx-lm's: `update_and_fetch`, `offset`, `state`, `trim`, `nbytes`. Positions in
+here count padding: token i of row b of a left-padded batch has position `i - left_padding[b]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+FIRST_CAPACITY = 256  # tokens
+
+
+class KVCache:
+    """Keys and values of one layer, all of them (`window` None) or at least those of the last `window` tokens.
+
+    The buffers (batch, kv_heads, capacity, head_dim) are written in place and grow by half, so that n tokens cost
+    O(n) copying in all. A window cache moves its tail to the front when the buffer is full.
+    """
+
+    def __init__(self, window: int | None = None, left_padding: Sequence[int] | None = None) -> None:
+        self.window = window
+        self.left_padding = list(left_padding) if left_padding is not None and any(left_padding) else None
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0  # tokens seen so far
+        self.start = 0  # token that the first row of the buffers holds
+        self._wish = 0
+
+    def reserve(self, tokens: int) -> None:
+        """Make the next allocation large enough for `tokens` in all; a hint, nothing is allocated now."""
+        self._wish = tokens
+
+    @property
+    def _capacity(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def _make_room(self, like_keys: mx.array, like_values: mx.array) -> None:
+        """After this the buffers have room for `like_keys.shape[2]` more tokens."""
+        new = like_keys.shape[2]
+        held = self.offset - self.start
+        if held + new <= self._capacity:
+            return
+        keep = held if self.window is None else min(held, self.window - 1)
+        needed = keep + new
+        if self.window is None:
+            capacity = max(needed, self._capacity * 3 // 2, min(self._wish, needed * 4), FIRST_CAPACITY)
+        else:
+            # Room for as many tokens again as the window holds: one move of the tail per `window` tokens.
+            capacity = max(needed, 2 * min(self.window, max(needed, FIRST_CAPACITY)))
+        self.keys = self._moved(self.keys, like_keys, keep, capacity)
+        self.values = self._moved(self.values, like_values, keep, capacity)
+        self.start = self.offset - keep
+
+    def _moved(self, old: mx.array | None, like: mx.array, keep: int, capacity: int) -> mx.array:
+        batch, heads, _, dims = like.shape
+        rest = mx.zeros((batch, heads, capacity - keep, dims), dtype=like.dtype)
+        if old is None or keep == 0:
+            return rest
+        held = self.offset - self.start
+        return mx.concatenate([old[:, :, held - keep : held], rest], axis=2)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append `keys` and `values` (batch, kv_heads, length, head_dim); return what this call may attend to.
+
+        That is everything, or with a window the keys that at least one of the new queries sees, oldest first.
+        """
+        self._make_room(keys, values)
+        assert self.keys is not None and self.values is not None
+        length = keys.shape[2]
+        begin, end = self.offset - self.start, self.offset - self.start + length
+        self.keys[:, :, begin:end] = keys
+        self.values[:, :, begin:end] = values
+        first = self._first_visible() - self.start
+        self.offset += length
+        return self.keys[:, :, first:end], self.values[:, :, first:end]
+
+    def _first_visible(self) -> int:
+        """The oldest token that a query at `offset` sees."""
+        if self.window is None:
+            return 0
+        return max(self.start, self.offset - self.window + 1)
+
+    def visible(self, length: int) -> tuple[int, int]:
+        """The range of tokens that the next `update_and_fetch` of `length` tokens will return."""
+        return self._first_visible(), self.offset + length
+
+    @property
+    def state(self) -> tuple[mx.array, mx.array] | tuple[()]:
+        """The tokens held, for saving and for `mx.eval`."""
+        if self.keys is None or self.values is None:
+            return ()
+        held = self.offset - self.start
+        if held == self._capacity:
+            return self.keys, self.values
+        return self.keys[:, :, :held], self.values[:, :, :held]
+
+    @state.setter
+    def state(self, arrays: tuple[mx.array, mx.array] | tuple[()]) -> None:
+        if not arrays:
+            self.keys, self.values, self.offset, self.start = None, None, 0, 0
+            return
+        self.keys, self.values = arrays
+        self.offset = max(self.offset, self.keys.shape[2])
+        self.start = self.offset - self.keys.shape[2]
+
+    def is_trimmable(self) -> bool:
+        return True
+
+    def can_trim_to(self, offset: int) -> bool:
+        """Whether the cache of only the first `offset` tokens is still in here."""
+        if offset > self.offset or offset < 0:
+            return False
+        return self.start == 0 or (self.window is not None and offset - self.window + 1 >= self.start)
+
+    def trim(self, count: int) -> int:
+        """Forget the last `count` tokens; returns how many were forgotten (0 when that is not possible)."""
+        count = min(count, self.offset)
+        if not self.can_trim_to(self.offset - count):
+            return 0
+        self.offset -= count
+        return count
+
+    def size(self) -> int:
+        return self.offset - self.start
+
+    def empty(self) -> bool:
+        return self.offset == 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        if self.keys is None or self.values is None:
+            return 0
+        return self.keys.nbytes + self.values.nbytes
+
+
+def trim_all(caches: Sequence[KVCache], offset: int) -> bool:
+    """Cut every layer back to the first `offset` tokens; False, with nothing changed, if one of them cannot."""
+    if not all(cache.can_trim_to(offset) for cache in caches):
+        return False
+    for cache in caches:
+        cache.trim(cache.offset - offset)
+    return True

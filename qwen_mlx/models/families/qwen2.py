@@ -1,0 +1,43 @@
+"""Qwen1.5, Qwen2, Qwen2.5, Coder, Math, QwQ: dense, biases on q, k and v.
+
+Reference: transformers' `Qwen2ForCausalLM`; Qwen2 report, arXiv:2407.10671.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwen_mlx.models.families.config import Config, read_rope, read_windows
+from qwen_mlx.models.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
+
+MODEL_TYPES = ("qwen2",)
+
+
+def read_spec(values: Mapping[str, Any]) -> ModelSpec:
+    """The spec of a `config.json`. Raises `ConfigError` naming the key that cannot be followed."""
+    config = Config(values, "qwen2")
+    hidden = config.integer("hidden_size", 4096)
+    layers = config.integer("num_hidden_layers", 32, high=1024)
+    heads = config.integer("num_attention_heads", 32)
+    kv_heads = config.integer("num_key_value_heads", 32)
+    head_dim = config.integer("head_dim", hidden // heads)
+    if heads % kv_heads:
+        raise config.error("num_key_value_heads", f"a divisor of {heads} heads", kv_heads)
+    rope = read_rope(config, head_dim)
+    mlp = MLPSpec(config.integer("intermediate_size", 22016))
+    windows = read_windows(config, layers)
+    spec = ModelSpec(
+        family="qwen2",
+        vocab_size=config.integer("vocab_size", 151936),
+        hidden_size=hidden,
+        layers=tuple(
+            LayerSpec(AttentionSpec(heads, kv_heads, head_dim, rope, qkv_bias=True, window=window), mlp)
+            for window in windows
+        ),
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        tied=config.flag("tie_word_embeddings", False),
+        max_positions=rope.max_positions,
+    )
+    config.finish()
+    return spec

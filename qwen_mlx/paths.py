@@ -1,0 +1,83 @@
+"""Where things live on this machine, and how a file is written so that it is never half there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+def _home(variable: str, xdg: str, xdg_default: str, mac: str) -> Path:
+    """`$variable`, else the platform's own place for such files."""
+    if own := os.environ.get(variable):
+        return Path(own).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / mac / "qwen-mlx"
+    base = os.environ.get(xdg) or str(Path.home() / xdg_default)
+    return Path(base).expanduser() / "qwen-mlx"
+
+
+def data_home() -> Path:
+    """Conversations and adapters. `QWEN_MLX_HOME` overrides it."""
+    return _home("QWEN_MLX_HOME", "XDG_DATA_HOME", ".local/share", "Application Support")
+
+
+def cache_home() -> Path:
+    """What can be made again: measurements, compiled things. `QWEN_MLX_CACHE` overrides it."""
+    return _home("QWEN_MLX_CACHE", "XDG_CACHE_HOME", ".cache", "Caches")
+
+
+def history_file() -> Path:
+    return data_home() / "history.db"
+
+
+def hf_cache() -> Path:
+    """The Hugging Face hub cache that other tools share: `HF_HUB_CACHE`, else `HF_HOME/hub`, else the default."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def demo_model() -> Path:
+    """The tiny model that ships inside the package."""
+    return Path(__file__).parent / "demo"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary sibling of `path` for writing; on success it is fsynced and renamed over `path`.
+
+    After a crash either the old file or the new one is there, never a part. Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with open(handle, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; not every file system allows it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
