@@ -43,7 +43,7 @@ class QuantizationTable:
                 raise CheckpointError(
                     f"the weights are stored as {str(method)[:40]}",
                     expected="safetensors in float32, float16, bfloat16 or MLX's quantization",
-                    hint="Importing other formats is not built in yet; use the original or an MLX version of the model.",
+                    hint="Importing other formats is not built in yet; use the original or an MLX version.",
                 )
             table = foreign
         if table is not None and not isinstance(table, Mapping):
@@ -51,9 +51,7 @@ class QuantizationTable:
                 "config.json: 'quantization' is not usable", expected="an object", found=repr(table)[:60]
             )
         self._default: Mapping[str, Any] = table or {}
-        self._overrides = {
-            module_name(k): v for k, v in self._default.items() if isinstance(v, (Mapping, bool))
-        }
+        self._overrides = {module_name(k): v for k, v in self._default.items() if isinstance(v, (Mapping, bool))}
 
     def mode(self, module: str) -> str | None:
         """The mode written for a module, or for all; None when the file does not say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,9 +160,7 @@ def _run_dtype(arrays: Mapping[str, mx.array]) -> mx.Dtype:
     return wanted
 
 
-def _should_expand(
-    spec: ModelSpec, arrays: Mapping[str, mx.array], weights: WeightForm, dtype: mx.Dtype
-) -> bool:
+def _should_expand(spec: ModelSpec, arrays: Mapping[str, mx.array], weights: WeightForm, dtype: mx.Dtype) -> bool:
     if weights != "auto":
         return weights == "expanded"
     if device.backend() != "cpu":
@@ -177,9 +175,7 @@ def _expanded_is_faster(arrays: Mapping[str, mx.array], dtype: mx.Dtype) -> bool
 
     Reading a prompt gains far more from expanded weights than decoding does, so a draw goes to them.
     """
-    name = max((n for n in arrays if n.endswith(".scales")), key=lambda n: arrays[n].size).removesuffix(
-        ".scales"
-    )
+    name = max((n for n in arrays if n.endswith(".scales")), key=lambda n: arrays[n].size).removesuffix(".scales")
     weight, scales, biases = (arrays.get(f"{name}.{part}") for part in ("weight", "scales", "biases"))
     assert weight is not None and scales is not None
     if weight.ndim != 2 or scales.ndim != 2 or biases is None:
@@ -191,26 +187,22 @@ def _expanded_is_faster(arrays: Mapping[str, mx.array], dtype: mx.Dtype) -> bool
         if rest or bits not in (2, 3, 4, 5, 6, 8):
             continue
         group = columns // scales.shape[1]
-        parts = [a[:rows].astype(t) for a, t in ((weight, mx.uint32), (scales, dtype), (biases, dtype))]
-        plain = mx.dequantize(*parts, group_size=group, bits=bits)
+        w, s, b = (a[:rows].astype(t) for a, t in ((weight, mx.uint32), (scales, dtype), (biases, dtype)))
+        plain = mx.dequantize(w, s, b, group_size=group, bits=bits)
         x = mx.ones((1, columns), dtype=dtype)
-        mx.eval(parts, plain, x)
-        packed_time = _time(
-            lambda parts=parts, x=x, group=group, bits=bits: mx.quantized_matmul(
-                x, *parts, transpose=True, group_size=group, bits=bits
-            )
-        )
-        plain_time = _time(lambda plain=plain, x=x: x @ plain.T)
+        mx.eval(w, s, b, plain, x)
+        packed_time = _time(mx.quantized_matmul, x, w, s, b, transpose=True, group_size=group, bits=bits)
+        plain_time = _time(mx.matmul, x, plain.T)
         return plain_time <= packed_time
     return True
 
 
-def _time(compute: Any, repeats: int = 5) -> float:
+def _time(compute: Callable[..., mx.array], *args: Any, **options: Any) -> float:
     """The shortest of some runs, in seconds."""
     best = float("inf")
-    for _ in range(repeats):
+    for _ in range(5):
         start = time.perf_counter()
-        mx.eval(compute())
+        mx.eval(compute(*args, **options))
         best = min(best, time.perf_counter() - start)
     return best
 

@@ -20,9 +20,7 @@ def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
     """
     tensors: dict[str, mx.array] = {}
     _collect(decoder, "", tensors)
-    return {
-        name if name.startswith("lm_head.") else f"model.{name}": array for name, array in tensors.items()
-    }
+    return {name if name.startswith("lm_head.") else f"model.{name}": array for name, array in tensors.items()}
 
 
 def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:

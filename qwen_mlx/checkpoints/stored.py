@@ -13,6 +13,7 @@ from qwen_mlx.models.spec import QuantizationSpec
 
 # mode -> (group size, bits) of the formats whose scales are 8-bit floats
 _FLOAT_MODES = {"mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
+_PLACEHOLDER = (128, 128)  # a size every format accepts; the real arrays replace it
 AFFINE_BITS = (1, 2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
 
@@ -52,9 +53,7 @@ class StoredMatrix:
 
         weight = to(self.weight)
         assert weight is not None
-        return replace(
-            self, weight=weight, scales=to(self.scales), biases=to(self.biases), bias=to(self.bias)
-        )
+        return replace(self, weight=weight, scales=to(self.scales), biases=to(self.biases), bias=to(self.bias))
 
     def expand(self, dtype: mx.Dtype) -> StoredMatrix:
         """The same numbers as plain floats of `dtype`."""
@@ -62,33 +61,33 @@ class StoredMatrix:
         if q is None:
             return self.cast(dtype)
         packed = self.cast(dtype)
+        assert packed.scales is not None
         weight = mx.dequantize(
             packed.weight, packed.scales, packed.biases, group_size=q.group_size, bits=q.bits, mode=q.mode
         )
         return StoredMatrix(weight.astype(dtype), bias=packed.bias)
 
-    def linear(self) -> nn.Module:
+    def linear(self) -> Any:
         """A layer that multiplies with this matrix."""
-        rows = self.weight.shape[0]
         q = self.quantization
         layer: Any
         if q is None:
             layer = nn.Linear(1, 1, bias=False)
         else:
-            layer = nn.QuantizedLinear(q.group_size, rows, False, q.group_size, q.bits, mode=q.mode)
+            layer = nn.QuantizedLinear(*_PLACEHOLDER, False, q.group_size, q.bits, mode=q.mode)
         self._fill(layer)
         if self.bias is not None:
             layer.bias = self.bias
         return layer
 
-    def embedding(self) -> nn.Module:
+    def embedding(self) -> Any:
         """A layer that looks rows of this matrix up."""
         q = self.quantization
         layer: Any
         if q is None:
             layer = nn.Embedding(1, 1)
         else:
-            layer = nn.QuantizedEmbedding(1, q.group_size, q.group_size, q.bits, mode=q.mode)
+            layer = nn.QuantizedEmbedding(*_PLACEHOLDER, q.group_size, q.bits, mode=q.mode)
             layer.num_embeddings = self.weight.shape[0]
             layer.dims = self.weight.shape[1] * 32 // q.bits
         self._fill(layer)
@@ -132,17 +131,13 @@ def read_quantization(
         FormatError: no format that MLX computes has these shapes and types.
     """
     if weight.dtype != mx.uint32 or weight.ndim != 2 or scales.ndim != 2:
-        raise FormatError(
-            f"codes of type {_name(weight.dtype)} {weight.shape}, expected uint32 in two dimensions"
-        )
+        raise FormatError(f"codes of type {_name(weight.dtype)} {weight.shape}, expected uint32 in two dimensions")
     if weight.shape[0] != rows or scales.shape[0] != rows:
         raise FormatError(f"{weight.shape[0]} rows of codes and {scales.shape[0]} of scales, expected {rows}")
     bits, rest = divmod(weight.shape[1] * 32, columns)
     groups = scales.shape[1]
     if rest or groups < 1 or columns % groups:
-        raise FormatError(
-            f"{weight.shape[1]} words of codes and {groups} scales a row do not fit {columns} columns"
-        )
+        raise FormatError(f"{weight.shape[1]} words of codes and {groups} scales a row do not fit {columns} columns")
     group_size = columns // groups
     if biases is not None:
         if biases.shape != scales.shape:

@@ -65,9 +65,7 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.qkv_proj = FusedLinear(
-            hidden_size, {"q_proj": q, "k_proj": kv, "v_proj": kv}, bias=spec.qkv_bias
-        )
+        self.qkv_proj = FusedLinear(hidden_size, {"q_proj": q, "k_proj": kv, "v_proj": kv}, bias=spec.qkv_bias)
         self.o_proj = nn.Linear(q, hidden_size, bias=spec.out_bias)
         if spec.qk_norm:
             self.q_norm = nn.RMSNorm(spec.head_dim, eps=eps)

@@ -43,7 +43,8 @@ class KVCache:
         held = self.offset - self.start
         if held + new <= self._capacity:
             return
-        keep = held if self.window is None else min(held, self.window - 1)
+        # one more than a query sees, so that the last token can be taken back
+        keep = held if self.window is None else min(held, self.window)
         needed = keep + new
         if self.window is None:
             capacity = max(needed, self._capacity * 3 // 2, min(self._wish, needed * 4), FIRST_CAPACITY)
@@ -122,6 +123,17 @@ class KVCache:
             return 0
         self.offset -= count
         return count
+
+    def snapshot(self) -> tuple[int, int, tuple[mx.array, mx.array] | None]:
+        """What `restore` needs to come back to this point. Free for a full cache; a window is kept as it is now."""
+        arrays = None if self.window is None or self.keys is None or self.values is None else (self.keys, self.values)
+        return self.offset, self.start, arrays
+
+    def restore(self, snapshot: tuple[int, int, tuple[mx.array, mx.array] | None]) -> None:
+        """Back to the tokens held when `snapshot` was taken; a full cache must not have been cut shorter since."""
+        self.offset, self.start, arrays = snapshot
+        if arrays is not None:
+            self.keys, self.values = arrays
 
     def size(self) -> int:
         return self.offset - self.start

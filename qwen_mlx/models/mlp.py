@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen_mlx import device
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.spec import MLPSpec
+
+
+@functools.lru_cache(maxsize=1)
+def _swiglu() -> Callable[[mx.array, mx.array], mx.array]:
+    """`silu(gate) * up` in the form that is fastest here.
+
+    On a GPU it is fused into one kernel. On a CPU, where fusing would need a compiler at run time, one exponential
+    costs two thirds of `mx.sigmoid`; float32 has the range for it (a gate of -100 gives -0 by way of infinity).
+    """
+    if device.backend() == "cpu":
+        return lambda gate, up: gate / (1 + mx.exp(-gate)) * up
+    return mx.compile(lambda gate, up: gate * mx.sigmoid(gate) * up, shapeless=True)
 
 
 class MLP(nn.Module):
@@ -21,4 +37,4 @@ class MLP(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., hidden_size) -> the same shape."""
         gate, up = self.gate_up_proj(x)
-        return self.down_proj(gate * mx.sigmoid(gate) * up)
+        return self.down_proj(_swiglu()(gate, up))

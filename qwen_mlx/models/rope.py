@@ -43,9 +43,7 @@ class Rope:
         elif s.type == "dynamic":
             # Only theta changes with the length: keys already in a cache keep the rotation they got.
             base = dynamic_theta(s, end)
-        return mx.fast.rope(
-            x, s.dims, traditional=False, base=base, scale=scale, offset=offset, freqs=periods
-        )
+        return mx.fast.rope(x, s.dims, traditional=False, base=base, scale=scale, offset=offset, freqs=periods)
 
     def scale_queries(self, q: mx.array) -> mx.array:
         """`q` times YaRN's temperature, unchanged for every other type."""

@@ -106,8 +106,6 @@ class ModelSpec:
     def cache_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Bytes that one more token of context takes in the KV cache; layers with a window stop growing."""
         values = sum(
-            2 * layer.mixer.kv_heads * layer.mixer.head_dim
-            for layer in self.layers
-            if layer.mixer.window is None
+            2 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in self.layers if layer.mixer.window is None
         )
         return values * bytes_per_value

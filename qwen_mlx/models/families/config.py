@@ -22,8 +22,8 @@ HARMLESS = frozenset(
     dtype eos_token_id initializer_range model_type pad_token_id quantization quantization_config sep_token_id
     tokenizer_class torch_dtype transformers_version unsloth_fixed unsloth_version use_cache
     id2label label2id problem_type return_dict output_attentions output_hidden_states
-    is_encoder_decoder is_decoder tie_encoder_decoder add_cross_attention cross_attention_hidden_size chunk_size_feed_forward
-    torchscript use_bfloat16 pruned_heads finetuning_task task_specific_params prefix decoder_start_token_id
+    is_encoder_decoder is_decoder tie_encoder_decoder add_cross_attention cross_attention_hidden_size
+    chunk_size_feed_forward     torchscript use_bfloat16 pruned_heads finetuning_task task_specific_params prefix decoder_start_token_id
     tf_legacy_loss early_stopping max_length min_length do_sample num_beams num_beam_groups diversity_penalty
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
@@ -111,7 +111,7 @@ class Config:
                 raise ConfigError(
                     f"config.json: {key!r} is not known for {self.family} and could change what the model computes",
                     found=_short(value),
-                    hint="If the key is harmless, remove it from config.json; otherwise this model is not supported yet.",
+                    hint="If the key is harmless, remove it from config.json; else this model is not supported yet.",
                 )
 
 
@@ -158,7 +158,7 @@ def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0) -> RopeS
         known |= {"factor"} if rope.get("factor") in (None, 1, 1.0) else set()
     elif kind in ("linear", "dynamic"):
         known |= {"factor"}
-        spec = RopeSpec(type=kind, factor=_factor(config, rope, key), **common)
+        spec = RopeSpec(type="linear" if kind == "linear" else "dynamic", factor=_factor(config, rope, key), **common)
         known |= {"alpha"} if rope.get("alpha") is None else set()
     elif kind == "yarn":
         known |= {
@@ -186,9 +186,7 @@ def _factor(config: Config, rope: Mapping[str, Any], key: str) -> float:
     return factor
 
 
-def _yarn(
-    config: Config, rope: Mapping[str, Any], key: str, common: dict[str, Any], top_original: Any
-) -> RopeSpec:
+def _yarn(config: Config, rope: Mapping[str, Any], key: str, common: dict[str, Any], top_original: Any) -> RopeSpec:
     original = top_original or rope.get("original_max_position_embeddings") or common["max_positions"]
     if isinstance(original, bool) or not isinstance(original, (int, float)) or original < 1:
         raise config.error(key, "a positive original_max_position_embeddings", original)
@@ -253,9 +251,7 @@ def read_windows(config: Config, layers: int) -> list[int | None]:
     slides = explicit if explicit is not None else [use and i >= full for i in range(layers)]
     if not use or given is None or not any(slides):
         if explicit is not None and any(explicit):
-            raise config.error(
-                "layer_types", "no sliding_attention while use_sliding_window is off", explicit
-            )
+            raise config.error("layer_types", "no sliding_attention while use_sliding_window is off", explicit)
         return [None] * layers
     window = config.integer("sliding_window", 4096)
     return [window if s else None for s in slides]

@@ -1,0 +1,209 @@
+"""A loaded model as a partner in conversations: messages in, text events out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+
+from qwen_mlx import device
+from qwen_mlx.checkpoints.load import LoadedModel
+from qwen_mlx.errors import ContextFull, UsageError
+from qwen_mlx.events import (
+    AnswerDelta,
+    CancelToken,
+    Event,
+    FinishReason,
+    Message,
+    PrefillProgress,
+    ReasoningDelta,
+    ReasoningEnd,
+    Reply,
+    ReplyFinished,
+    ReplyStats,
+)
+from qwen_mlx.generation import defaults
+from qwen_mlx.generation.generate import Finished, Timing, Token, generate
+from qwen_mlx.generation.prefix_cache import Prefix, PrefixCache, common_length
+from qwen_mlx.generation.sampling import SamplingParams
+from qwen_mlx.text.stopping import StopStrings
+from qwen_mlx.text.thinking import ThinkingParser, soft_switch
+
+# Of the memory that is free when a model is loaded, what the caches of past conversations may keep.
+_CACHE_SHARE = 0.15
+
+
+class ChatSession:
+    """Replies to conversations with one model; keeps the KV cache of each between its turns."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self.prefixes = PrefixCache(model.decoder, int(_CACHE_SHARE * device.memory_available()))
+        self._stop_ids = defaults.stop_ids(model.generation_config, model.config, model.tokenizer)
+
+    def prompt(self, job: Reply, *, generation_prompt: bool = True) -> str:
+        """The text the model continues."""
+        if not job.messages:
+            raise UsageError("there is no message to answer")
+        messages = [message.for_template() for message in job.messages]
+        return self.model.template.render(
+            messages,
+            tools=job.tools,
+            add_generation_prompt=generation_prompt,
+            enable_thinking=job.thinking,
+        )
+
+    def reply(self, job: Reply, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Answer the last message; the last event is `ReplyFinished`.
+
+        Raises:
+            TemplateError: the template refuses the conversation.
+            ContextFull: the conversation is longer than the model's context.
+            UsageError: a sampling option is out of range.
+        """
+        cancel = cancel or CancelToken()
+        text = self.prompt(job)
+        tokens = self.model.tokenizer.encode(text)
+        params = self._params(job, len(tokens))
+        prefix = self.prefixes.take(job.conversation, tokens)
+        writer = _Writer(self.model, text, params.stop)
+        generated: list[int] = []
+        reason: FinishReason = "cancelled"
+        timing = Timing(0.0, 0.0, 0.0)
+        cached = prefix.caches[0].offset
+        stable = self._stable_length(job, tokens, prefix)
+        mx.reset_peak_memory()
+        for event in generate(
+            self.model.decoder,
+            tokens,
+            params,
+            cache=prefix.caches,
+            stop_ids=self._stop_ids,
+            cancel=cancel,
+            pause_at=stable,
+        ):
+            if isinstance(event, Token):
+                generated.append(event.id)
+                if event.id not in self._stop_ids:
+                    yield from writer.add(event.id)
+                if writer.stopped:
+                    reason = "stop"
+                    break
+            elif isinstance(event, PrefillProgress):
+                if event.done == stable:
+                    prefix.take_checkpoint()
+                yield event
+            elif isinstance(event, Finished):
+                reason, timing = event.reason, event.timing
+        yield from writer.finish()
+        self.prefixes.put(job.conversation, prefix, tokens + generated)
+        yield ReplyFinished(
+            Message("assistant", writer.answer, writer.reasoning or None),
+            reason,
+            ReplyStats(
+                prompt_tokens=len(tokens),
+                cached_tokens=cached,
+                completion_tokens=len(generated),
+                reasoning_tokens=writer.reasoning_tokens,
+                prefill_seconds=timing.prefill,
+                decode_seconds=timing.decode,
+                reasoning_seconds=writer.reasoning_seconds,
+                time_to_first_token=timing.first_token,
+                context=self.model.spec.max_positions,
+                peak_memory=mx.get_peak_memory(),
+            ),
+        )
+
+    def _params(self, job: Reply, prompt_length: int) -> SamplingParams:
+        """The person's options, the model's defaults, and what fits into the context."""
+        room = self.model.spec.max_positions - prompt_length
+        if room < 1:
+            raise ContextFull(
+                f"the conversation has {prompt_length} tokens, and this model reads {self.model.spec.max_positions}",
+                hint="Start a new conversation, or shorten this one.",
+            )
+        thinking = self._thinks(job)
+        params = defaults.resolve(
+            job.sampling,
+            generation_config=self.model.generation_config,
+            family=self.model.spec.family,
+            thinking=thinking,
+            name=self.model.name,
+        )
+        if params.max_tokens > room:
+            params = replace(params, max_tokens=room)
+        return params
+
+    def _thinks(self, job: Reply) -> bool:
+        if self.model.template.thinking != "optional":
+            return self.model.template.thinking == "always"
+        if job.thinking is False:
+            return False
+        return soft_switch([message.for_template() for message in job.messages]) is not False
+
+    def _stable_length(self, job: Reply, tokens: Sequence[int], prefix: Prefix) -> int | None:
+        """How many tokens of the prompt will begin the next one too, whatever the template does to the reply.
+
+        Only needed where layers cannot be trimmed at will.
+        """
+        if not prefix.needs_checkpoint:
+            return None
+        history = self.model.tokenizer.encode(self.prompt(job, generation_prompt=False))
+        return common_length(history, tokens)
+
+
+class _Writer:
+    """Token ids -> text events: whole characters, thinking apart from the answer, stop strings held back."""
+
+    def __init__(self, model: LoadedModel, prompt: str, stops: Sequence[str]) -> None:
+        self._detokenizer = model.tokenizer.detokenizer()
+        self._parser = ThinkingParser(opened=model.template.opens_thinking(prompt))
+        self._stops = StopStrings(stops)
+        self.answer = ""
+        self.reasoning = ""
+        self.stopped = False
+        self.reasoning_tokens = 0
+        self.reasoning_seconds = 0.0
+        self._started = time.perf_counter()
+        self._was_reasoning = self._parser.in_reasoning
+
+    def add(self, token: int) -> Iterator[Event]:
+        if self._parser.in_reasoning:
+            self.reasoning_tokens += 1
+        yield from self._events(self._parser.feed(self._detokenizer.add(token)))
+
+    def finish(self) -> Iterator[Event]:
+        if not self.stopped:
+            yield from self._events([*self._parser.feed(self._detokenizer.finish()), *self._parser.finish()])
+            rest = self._stops.finish()
+            if rest and not self.stopped:
+                self.answer += rest
+                yield AnswerDelta(rest)
+        if self._was_reasoning:
+            yield self._end_of_reasoning()
+
+    def _events(self, segments: Sequence[Any]) -> Iterator[Event]:
+        for segment in segments:
+            if self.stopped:
+                return
+            if segment.kind == "reasoning":
+                self._was_reasoning = True
+                self.reasoning += segment.text
+                yield ReasoningDelta(segment.text)
+                continue
+            if self._was_reasoning:
+                yield self._end_of_reasoning()
+            text, self.stopped = self._stops.feed(segment.text)
+            if text:
+                self.answer += text
+                yield AnswerDelta(text)
+        if self._was_reasoning and not self._parser.in_reasoning:
+            yield self._end_of_reasoning()
+
+    def _end_of_reasoning(self) -> ReasoningEnd:
+        self._was_reasoning = False
+        self.reasoning_seconds = time.perf_counter() - self._started
+        return ReasoningEnd(self.reasoning_seconds, self.reasoning_tokens)

@@ -1,0 +1,1 @@
+"""Numbers about models: how fast, and later how good."""

@@ -1,0 +1,130 @@
+"""The one thread that owns MLX.
+
+MLX streams, lazy arrays and random state belong to the thread that made them, so everything that computes happens
+here, one job after the other. Interfaces submit jobs and read events; nothing else crosses.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_mlx.errors import Cancelled, NotFound, QwenError
+from qwen_mlx.events import Job, JobCancelled, JobFailed, LoadModel, ModelInfo, ModelLoaded, Reply
+from qwen_mlx.runtime.jobs import Handle
+
+if TYPE_CHECKING:
+    from qwen_mlx.chat.session import ChatSession
+
+
+class ThreadRuntime:
+    """Implements `events.Runtime` with a daemon thread, which is started by the first job.
+
+    MLX is imported inside the thread, so that making a runtime costs nothing and an interface can paint first.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Handle | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._open: list[Handle] = []
+        self._thread: threading.Thread | None = None
+        self._info: ModelInfo | None = None
+        self._session: ChatSession | None = None  # touched by the runtime thread only
+        self._closed = False
+
+    def submit(self, job: Job) -> Handle:
+        """Queue a job. Raises RuntimeError after `close`."""
+        handle = Handle(job)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the runtime is closed")
+            self._open.append(handle)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="qwen-mlx runtime", daemon=True)
+                self._thread.start()
+            self._jobs.put(handle)
+        return handle
+
+    @property
+    def model(self) -> ModelInfo | None:
+        return self._info
+
+    def close(self, timeout: float = 2.0) -> None:
+        with self._lock:
+            self._closed = True
+            for handle in self._open:
+                handle.cancel()
+            self._jobs.put(None)
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+
+    @property
+    def running(self) -> bool:
+        """False once the thread has ended, or was never needed."""
+        return self._thread is not None and self._thread.is_alive()
+
+    # ------------------------------------------------------------------------------------ inside the thread
+
+    def _work(self) -> None:
+        while (handle := self._jobs.get()) is not None:
+            try:
+                self._run(handle)
+            except Cancelled:
+                handle.put(JobCancelled())
+            except QwenError as error:
+                handle.put(JobFailed(str(error), expected=True, exit_code=error.exit_code))
+            except MemoryError:
+                handle.put(JobFailed("out of memory; use a smaller model or a shorter conversation", expected=True))
+            except Exception as error:
+                # A bug of ours, or of MLX: the job is lost, the app is not.
+                summary = f"{type(error).__name__}: {error}"
+                handle.put(JobFailed(summary, expected=False, exit_code=70, details=traceback.format_exc()))
+            finally:
+                with self._lock:
+                    self._open.remove(handle)
+        self._session = None
+
+    def _run(self, handle: Handle) -> None:
+        handle.token.raise_if_cancelled()
+        job = handle.job
+        if isinstance(job, LoadModel):
+            self._load(job, handle)
+        elif isinstance(job, Reply):
+            if self._session is None:
+                raise NotFound("no model is loaded", hint="Choose a model first.")
+            for event in self._session.reply(job, handle.token):
+                handle.put(event)
+
+    def _load(self, job: LoadModel, handle: Handle) -> None:
+        started = time.perf_counter()
+        from qwen_mlx import device
+
+        device.prepare()  # before mlx is imported
+        from qwen_mlx.chat.session import ChatSession
+        from qwen_mlx.checkpoints.load import iter_load
+        from qwen_mlx.hub.references import resolve
+
+        folder = resolve(job.model)
+        device.set_memory_limits()
+        if self._session is not None and 2 * _weight_bytes(folder) > device.memory_available():
+            # Both at once would not fit well; else the model before stays until the new one is there.
+            self._session, self._info = None, None
+        steps = iter_load(folder, weights=job.weights, cancel=handle.token)
+        while True:
+            try:
+                handle.put(next(steps))
+            except StopIteration as finished:
+                model = finished.value
+                break
+        self._session = ChatSession(model)
+        self._info = model.info()
+        handle.put(ModelLoaded(self._info, time.perf_counter() - started))
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
