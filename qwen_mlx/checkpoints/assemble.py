@@ -10,9 +10,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.checkpoints.stored import FormatError, StoredMatrix, format_key, read_quantization, stack
+from qwen_mlx.checkpoints.stored import FormatError, StoredMatrix, format_key, read_quantization, stack, stack_experts
 from qwen_mlx.errors import CheckpointError
 from qwen_mlx.models import Decoder
+from qwen_mlx.models.moe import ExpertLinear, Experts
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.spec import ModelSpec
 
@@ -106,6 +107,48 @@ class Tensors:
             return None
         return StoredMatrix(weight, scales, biases, added, quantization)
 
+    def experts(self, path: str, name: str, count: int, rows: int, columns: int) -> StoredMatrix | None:
+        """Matrices `name` ("gate_proj", ...) of all experts under `path` ("layers.0.mlp"), stacked; None, noted.
+
+        Published checkpoints have one tensor per expert, or one for all (fused: without ".weight"); MLX's have one
+        under "switch_mlp".
+        """
+        for module in (f"{path}.switch_mlp.{name}", f"{path}.experts.{name}"):
+            if f"{module}.weight" not in self._tensors and module in self._tensors:
+                self._tensors[f"{module}.weight"] = self._tensors.pop(module)
+            if f"{module}.weight" in self._tensors:
+                return self._stacked(module, count, rows, columns)
+        found = [self.matrix(f"{path}.experts.{e}.{name}", rows, columns) for e in range(count)]
+        matrices = [m for m in found if m is not None]
+        if len(matrices) < count:
+            return None
+        if len({format_key(m) for m in matrices}) > 1:
+            self.problems.append(f"{path}.experts have {name} in different formats")
+            return None
+        return stack_experts(matrices)
+
+    def _stacked(self, module: str, count: int, rows: int, columns: int) -> StoredMatrix | None:
+        """One tensor (experts, rows, columns) is checked as the matrix of all its rows, and folded again."""
+        parts = [f"{module}.{part}" for part in ("weight", "scales", "biases")]
+        for part in parts:
+            array = self._tensors.get(part)
+            if array is not None and array.ndim == 3 and array.shape[0] == count:
+                self._tensors[part] = array.flatten(0, 1)
+        flat = self.matrix(module, count * rows, columns)
+        if flat is None:
+            return None
+
+        def fold(array: mx.array | None) -> mx.array | None:
+            return None if array is None else array.reshape(count, rows, -1)
+
+        weight = fold(flat.weight)
+        assert weight is not None
+        return StoredMatrix(weight, fold(flat.scales), fold(flat.biases), None, flat.quantization)
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor of this name is left."""
+        return name in self._tensors
+
     def drop(self, prefix: str) -> None:
         """Ignore, on purpose, what is left under `prefix`."""
         for name in [n for n in self._tensors if n.startswith(prefix)]:
@@ -164,6 +207,8 @@ def _fill(module: nn.Module, path: str, spec: ModelSpec, tensors: Tensors, prepa
         child_path = f"{path}.{name}"
         if isinstance(child, FusedLinear):
             _fill_fused(child, path, tensors, prepare)
+        elif isinstance(child, Experts):
+            _fill_experts(child, path, tensors, prepare)
         elif isinstance(child, nn.Linear):
             rows, columns = child.weight.shape
             matrix = tensors.matrix(child_path, rows, columns, bias="bias" in child)
@@ -197,3 +242,26 @@ def _fill_fused(fused: FusedLinear, path: str, tensors: Tensors, prepare: Prepar
         parts.append(stack([m for _, m in members]).linear())
         grouping.append([name for name, _ in members])
     fused.set_parts(parts, grouping)
+
+
+def _fill_experts(experts: Experts, path: str, tensors: Tensors, prepare: Prepare) -> None:
+    down, gate_up = experts.down_proj, experts.gate_up_proj
+    count, hidden, size = down.weight.shape
+    _set(down, tensors.experts(path, "down_proj", count, hidden, size), prepare)
+    if tensors.has(f"{path}.experts.gate_up_proj") or tensors.has(f"{path}.experts.gate_up_proj.weight"):
+        _set(gate_up, tensors.experts(path, "gate_up_proj", count, 2 * size, hidden), prepare)
+        return
+    gate = tensors.experts(path, "gate_proj", count, size, hidden)
+    up = tensors.experts(path, "up_proj", count, size, hidden)
+    if gate is None or up is None:
+        return
+    if format_key(gate) != format_key(up):
+        tensors.problems.append(f"{path} has gate and up projections of experts in different formats")
+        return
+    _set(gate_up, stack([gate, up], axis=1), prepare)
+
+
+def _set(layer: ExpertLinear, matrix: StoredMatrix | None, prepare: Prepare) -> None:
+    if matrix is not None:
+        m = prepare(matrix)
+        layer.set_weights(m.weight, m.scales, m.biases, m.quantization)

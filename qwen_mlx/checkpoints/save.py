@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen_mlx.models import Decoder
+from qwen_mlx.models.moe import Experts
 from qwen_mlx.models.projections import FusedLinear
 
 _PARTS = ("weight", "scales", "biases", "bias")
@@ -26,6 +27,9 @@ def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
 def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
     if isinstance(module, FusedLinear):
         _take_apart(module, path.rpartition(".")[0], tensors)
+        return
+    if isinstance(module, Experts):
+        _take_experts_apart(module, path, tensors)
         return
     for part in _PARTS:
         array = module.get(part) if isinstance(module, nn.Module) else None
@@ -48,3 +52,19 @@ def _take_apart(fused: FusedLinear, path: str, tensors: dict[str, mx.array]) -> 
                 if isinstance(array, mx.array):
                     tensors[f"{path}.{name}.{key}"] = array[start : start + rows]
             start += rows
+
+
+def _take_experts_apart(experts: Experts, path: str, tensors: dict[str, mx.array]) -> None:
+    """One tensor per expert for plain weights, as published; one for all, as in MLX's files, for packed ones."""
+    size = experts.gate_up_proj.weight.shape[1] // 2
+    for key in _PARTS:
+        gate_up, down = experts.gate_up_proj.get(key), experts.down_proj.get(key)
+        if not isinstance(gate_up, mx.array) or not isinstance(down, mx.array):
+            continue
+        named = {"gate_proj": gate_up[:, :size], "up_proj": gate_up[:, size:], "down_proj": down}
+        for name, array in named.items():
+            if experts.gate_up_proj.quantization is not None:
+                tensors[f"{path.rpartition('.')[0]}.switch_mlp.{name}.{key}"] = array
+                continue
+            for e in range(array.shape[0]):
+                tensors[f"{path}.{e}.{name}.{key}"] = array[e]

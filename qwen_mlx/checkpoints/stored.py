@@ -99,18 +99,33 @@ class StoredMatrix:
             layer.scales, layer.biases = self.scales, self.biases
 
 
-def stack(matrices: Sequence[StoredMatrix]) -> StoredMatrix:
-    """Matrices over the same input, one above the other. All must be stored alike (`format_key`)."""
+def stack(matrices: Sequence[StoredMatrix], axis: int = 0) -> StoredMatrix:
+    """Matrices over the same input, one above the other. All must be stored alike (`format_key`).
+
+    `axis` is 1 where the first one counts experts.
+    """
     if len(matrices) == 1:
         return matrices[0]
 
     def join(name: str) -> mx.array | None:
         arrays = [getattr(m, name) for m in matrices]
-        return None if arrays[0] is None else mx.concatenate(arrays, axis=0)
+        return None if arrays[0] is None else mx.concatenate(arrays, axis=axis)
 
     weight = join("weight")
     assert weight is not None
     return StoredMatrix(weight, join("scales"), join("biases"), join("bias"), matrices[0].quantization)
+
+
+def stack_experts(matrices: Sequence[StoredMatrix]) -> StoredMatrix:
+    """One matrix per expert -> one array (experts, rows, columns). All must be stored alike (`format_key`)."""
+
+    def join(name: str) -> mx.array | None:
+        arrays = [getattr(m, name) for m in matrices]
+        return None if arrays[0] is None else mx.stack(arrays)
+
+    weight = join("weight")
+    assert weight is not None
+    return StoredMatrix(weight, join("scales"), join("biases"), None, matrices[0].quantization)
 
 
 def format_key(matrix: StoredMatrix) -> tuple[Any, ...]:

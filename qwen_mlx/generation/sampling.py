@@ -82,7 +82,7 @@ def distribution(logits: mx.array, params: SamplingParams) -> tuple[mx.array, mx
         are not among the ids have probability 0, as have candidates that a filter removed.
     """
     ids, scores = filtered_logits(logits, params)
-    return ids, mx.softmax(scores, axis=-1)
+    return ids, _softmax(scores)
 
 
 def filtered_logits(logits: mx.array, params: SamplingParams) -> tuple[mx.array, mx.array]:
@@ -160,10 +160,10 @@ def _filter(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, 
         kth = scores[..., params.top_k - 1 : params.top_k]
         scores = _keep(scores >= kth, scores)
     if params.top_p < 1:
-        # Summed from the least likely up: what is left of the sum is exact where it matters, near 1 - top_p.
-        tail = mx.cumsum(mx.softmax(scores, axis=-1), axis=-1, reverse=True)
+        # Summed from the least likely up, where float32 loses least; the last sum is the total.
+        tail = mx.cumsum(mx.exp(scores - scores[..., :1]), axis=-1, reverse=True)
         first = mx.arange(scores.shape[-1]) == 0
-        scores = _keep((tail > 1 - params.top_p) | first, scores)
+        scores = _keep((tail > (1 - params.top_p) * tail[..., :1]) | first, scores)
     if params.min_p > 0:
         # p >= min_p * p_max, as logarithms: the softmax cancels.
         scores = _keep(scores >= scores.max(axis=-1, keepdims=True) + math.log(params.min_p), scores)
@@ -172,3 +172,11 @@ def _filter(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, 
 
 def _keep(mask: mx.array, scores: mx.array) -> mx.array:
     return mx.where(mask, scores, -float("inf"))
+
+
+def _softmax(scores: mx.array) -> mx.array:
+    """Softmax with the sum taken in blocks: one float32 sum over a vocabulary is wrong in the fourth digit."""
+    weights = mx.exp(scores - scores.max(axis=-1, keepdims=True))
+    padded = mx.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % BLOCK)])
+    total = padded.reshape(*weights.shape[:-1], -1, BLOCK).sum(axis=-1).sum(axis=-1, keepdims=True)
+    return weights / total

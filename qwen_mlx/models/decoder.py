@@ -10,7 +10,8 @@ import mlx.nn as nn
 from qwen_mlx.models.attention import Attention, Positions, positions
 from qwen_mlx.models.cache import KVCache
 from qwen_mlx.models.mlp import MLP
-from qwen_mlx.models.spec import LayerSpec, ModelSpec
+from qwen_mlx.models.moe import MoE
+from qwen_mlx.models.spec import LayerSpec, MLPSpec, ModelSpec
 
 
 class Layer(nn.Module):
@@ -21,7 +22,8 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(hidden_size, eps=eps)
         self.self_attn = Attention(spec.mixer, hidden_size, eps)
         self.post_attention_layernorm = nn.RMSNorm(hidden_size, eps=eps)
-        self.mlp = MLP(spec.mlp, hidden_size)
+        mlp = spec.mlp
+        self.mlp = MLP(mlp, hidden_size) if isinstance(mlp, MLPSpec) else MoE(mlp, hidden_size)
 
     def __call__(self, x: mx.array, where: Positions, cache: KVCache | None) -> mx.array:
         x = x + self.self_attn(self.input_layernorm(x), where, cache)

@@ -25,6 +25,11 @@ def _swiglu() -> Callable[[mx.array, mx.array], mx.array]:
     return mx.compile(lambda gate, up: gate * mx.sigmoid(gate) * up, shapeless=True)
 
 
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """`silu(gate) * up`, elementwise."""
+    return _swiglu()(gate, up)
+
+
 class MLP(nn.Module):
     """`down(silu(gate(x)) * up(x))`."""
 
@@ -37,4 +42,4 @@ class MLP(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., hidden_size) -> the same shape."""
         gate, up = self.gate_up_proj(x)
-        return self.down_proj(_swiglu()(gate, up))
+        return self.down_proj(swiglu(gate, up))

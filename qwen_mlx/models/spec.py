@@ -63,11 +63,26 @@ class MLPSpec:
 
 
 @dataclass(frozen=True)
+class MoESpec:
+    """Mixture of experts, each an MLP of `intermediate`.
+
+    `normalise` makes the weights of the chosen experts sum to one; `shared_intermediate` is the size of an expert
+    that every token goes through, behind a sigmoid gate.
+    """
+
+    experts: int
+    experts_per_token: int
+    intermediate: int
+    normalise: bool
+    shared_intermediate: int | None = None
+
+
+@dataclass(frozen=True)
 class LayerSpec:
     """One pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
     mixer: AttentionSpec
-    mlp: MLPSpec
+    mlp: MLPSpec | MoESpec
 
 
 @dataclass(frozen=True)
@@ -94,13 +109,21 @@ class ModelSpec:
     @property
     def parameters(self) -> int:
         """Number of weights; a tied head counts once."""
+        return self._count(active=False)
+
+    @property
+    def active_parameters(self) -> int:
+        """Number of weights that one token is multiplied with; less than all where there are experts."""
+        return self._count(active=True)
+
+    def _count(self, active: bool) -> int:
         total = self.vocab_size * self.hidden_size * (1 if self.tied else 2) + self.hidden_size
         for layer in self.layers:
             a = layer.mixer
             q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
             total += self.hidden_size * (2 * q + 2 * kv) + 2 * self.hidden_size
             total += (q + 2 * kv) * a.qkv_bias + self.hidden_size * a.out_bias + 2 * a.head_dim * a.qk_norm
-            total += 3 * self.hidden_size * layer.mlp.intermediate
+            total += _mlp_size(layer.mlp, self.hidden_size, active)
         return total
 
     def cache_bytes_per_token(self, bytes_per_value: int = 2) -> int:
@@ -109,3 +132,13 @@ class ModelSpec:
             2 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in self.layers if layer.mixer.window is None
         )
         return values * bytes_per_value
+
+
+def _mlp_size(mlp: MLPSpec | MoESpec, hidden: int, active: bool) -> int:
+    if isinstance(mlp, MLPSpec):
+        return 3 * hidden * mlp.intermediate
+    size = hidden * mlp.experts
+    size += 3 * hidden * mlp.intermediate * (mlp.experts_per_token if active else mlp.experts)
+    if mlp.shared_intermediate is not None:
+        size += 3 * hidden * mlp.shared_intermediate + hidden
+    return size

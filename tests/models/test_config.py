@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_mlx.errors import ConfigError, UnsupportedModel
-from qwen_mlx.models import read_spec
+from qwen_mlx.models import Decoder, read_spec
 from qwen_mlx.models.rope import yarn_periods
 from tests.models import tiny
+
+import mlx.utils  # isort: skip
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": 0}, "hidden_size"),
@@ -91,8 +93,36 @@ def test_which_layers_slide() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "qwen9", "qwen2_vl", "qwen2_audio", "qwen3_next"])
 def test_other_models_are_refused_with_a_list(name: str) -> None:
-    with pytest.raises(UnsupportedModel, match="qwen2, qwen3"):
+    with pytest.raises(UnsupportedModel, match="qwen2, qwen2_moe"):
         read_spec(tiny.QWEN3 | {"model_type": name})
+
+
+@pytest.mark.parametrize("base", [tiny.QWEN2_MOE, tiny.QWEN3_MOE], ids=["qwen2_moe", "qwen3_moe"])
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"num_experts_per_tok": 6}, "num_experts_per_tok"),
+        ({"num_experts_per_tok": 0}, "num_experts_per_tok"),
+        ({"num_experts": -1}, "num_experts"),
+        ({"num_local_experts": 4}, "num_local_experts"),
+        ({"mlp_only_layers": 3}, "mlp_only_layers"),
+        ({"mlp_only_layers": ["a"]}, "mlp_only_layers"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob"),
+        ({"n_group": 2}, "n_group"),
+    ],
+)
+def test_experts_that_cannot_be_followed(base: dict[str, Any], change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        read_spec(base | change)
+
+
+def test_parameters_are_counted() -> None:
+    for config in (tiny.QWEN2, tiny.QWEN3, tiny.QWEN2_MOE, tiny.QWEN3_MOE):
+        spec = read_spec(config)
+        assert spec.parameters == sum(a.size for _, a in mlx.utils.tree_flatten(Decoder(spec).parameters()))
+    moe = read_spec(tiny.QWEN3_MOE)
+    assert moe.parameters - moe.active_parameters == 3 * 3 * 128 * 128
 
 
 @pytest.mark.parametrize("value", [None, 3, [], ""])

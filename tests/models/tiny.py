@@ -33,6 +33,23 @@ QWEN2: dict[str, Any] = {k: v for k, v in QWEN3.items() if k != "head_dim"} | {
     "architectures": ["Qwen2ForCausalLM"],
     "tie_word_embeddings": False,
 }
+QWEN3_MOE: dict[str, Any] = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 128,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+}
+QWEN2_MOE: dict[str, Any] = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 128,
+    "shared_expert_intermediate_size": 64,
+}
 
 
 def decoder(config: dict[str, Any], seed: int = 0) -> Decoder:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qwen_mlx.errors import ConfigError, UnsupportedModel
-from qwen_mlx.models.families import qwen2, qwen3
+from qwen_mlx.models.families import qwen2, qwen2_moe, qwen3, qwen3_moe
 from qwen_mlx.models.spec import ModelSpec
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], ModelSpec]] = {
-    model_type: family.read_spec for family in (qwen2, qwen3) for model_type in family.MODEL_TYPES
+    model_type: family.read_spec for family in (qwen2, qwen2_moe, qwen3, qwen3_moe) for model_type in family.MODEL_TYPES
 }
 SUPPORTED = tuple(_READERS)
 _WORDS = (("vl", "a vision model"), ("audio", "an audio model"), ("omni", "an audio and vision model"))

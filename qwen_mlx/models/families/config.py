@@ -11,25 +11,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from qwen_mlx.errors import ConfigError
-from qwen_mlx.models.spec import RopeSpec
+from qwen_mlx.models.spec import MLPSpec, MoESpec, RopeSpec
 
 T = TypeVar("T")
 
 # Keys that change nothing in the numbers of inference, in any family.
 HARMLESS = frozenset(
     """
-    _name_or_path _commit_hash _attn_implementation architectures attention_dropout auto_map bos_token_id
-    dtype eos_token_id initializer_range model_type pad_token_id quantization quantization_config sep_token_id
-    tokenizer_class torch_dtype transformers_version unsloth_fixed unsloth_version use_cache
-    id2label label2id problem_type return_dict output_attentions output_hidden_states
-    is_encoder_decoder is_decoder tie_encoder_decoder add_cross_attention cross_attention_hidden_size
-    chunk_size_feed_forward     torchscript use_bfloat16 pruned_heads finetuning_task task_specific_params prefix decoder_start_token_id
-    tf_legacy_loss early_stopping max_length min_length do_sample num_beams num_beam_groups diversity_penalty
-    temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
-    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
-    forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
-    suppress_tokens begin_suppress_tokens language name_or_path description license tags
-    pretraining_tp max_new_tokens model_max_length chat_template
+    output_router_logits router_aux_loss_coef router_jitter_noise
+    _name_or_path _commit_hash _attn_implementation architectures attention_dropout auto_map bos_token_id dtype
+    eos_token_id initializer_range model_type pad_token_id quantization quantization_config sep_token_id
+    tokenizer_class torch_dtype transformers_version unsloth_fixed unsloth_version use_cache id2label label2id
+    problem_type return_dict output_attentions output_hidden_states is_encoder_decoder is_decoder
+    tie_encoder_decoder add_cross_attention cross_attention_hidden_size chunk_size_feed_forward torchscript
+    use_bfloat16 pruned_heads finetuning_task task_specific_params prefix decoder_start_token_id tf_legacy_loss
+    early_stopping max_length min_length do_sample num_beams num_beam_groups diversity_penalty temperature top_k
+    top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+    bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
+    remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens language
+    name_or_path description license tags pretraining_tp max_new_tokens model_max_length chat_template
     """.split()  # fmt: skip
 )
 # Keys with a value that would change the numbers, and the values that do not.
@@ -46,7 +46,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "query_pre_attn_scalar": (None,),
     "sparse_attention_config": (None,),
     "dual_chunk_attention_config": (None,),
-    "auxiliary_loss": (None,),
 }
 MAX_SIZE = 1 << 24  # no dimension of any Qwen comes near; larger ones are damage or malice
 
@@ -255,3 +254,33 @@ def read_windows(config: Config, layers: int) -> list[int | None]:
         return [None] * layers
     window = config.integer("sliding_window", 4096)
     return [window if s else None for s in slides]
+
+
+def read_mlps(config: Config, layers: int, missing: MoESpec, intermediate: int) -> list[MLPSpec | MoESpec]:
+    """The MLP of every layer: layer i has experts iff `(i + 1) % decoder_sparse_step == 0` and it is not excluded.
+
+    Args:
+        missing: the family's values for keys that are not there; no shared expert is read where this has none.
+        intermediate: the same for the dense MLP.
+    """
+    dense = MLPSpec(config.integer("intermediate_size", intermediate))
+    alias = config.get("num_local_experts")  # transformers 5 writes it for some families
+    experts = config.integer("num_experts", missing.experts if alias is None else alias, low=0, high=1 << 16)
+    if alias is not None and alias != experts:
+        raise config.error("num_local_experts", f"{experts}, as num_experts", alias)
+    step = config.integer("decoder_sparse_step", 1)
+    excluded = config.get("mlp_only_layers", [])
+    if not isinstance(excluded, list) or not all(type(i) is int for i in excluded):
+        raise config.error("mlp_only_layers", "a list of layer numbers", excluded)
+    chosen = config.integer("num_experts_per_tok", missing.experts_per_token, low=0, high=1 << 16)
+    if experts and not 1 <= chosen <= experts:
+        raise config.error("num_experts_per_tok", f"1 to {experts}", chosen)
+    shared = missing.shared_intermediate
+    sparse = MoESpec(
+        experts,
+        chosen,
+        config.integer("moe_intermediate_size", missing.intermediate),
+        config.flag("norm_topk_prob", missing.normalise),
+        None if shared is None else config.integer("shared_expert_intermediate_size", shared),
+    )
+    return [sparse if experts and i not in excluded and (i + 1) % step == 0 else dense for i in range(layers)]
