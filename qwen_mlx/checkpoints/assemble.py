@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -13,13 +14,16 @@ import mlx.nn as nn
 from qwen_mlx.checkpoints.stored import FormatError, StoredMatrix, format_key, read_quantization, stack, stack_experts
 from qwen_mlx.errors import CheckpointError
 from qwen_mlx.models import Decoder
+from qwen_mlx.models.delta_net import DeltaNet
 from qwen_mlx.models.moe import ExpertLinear, Experts
+from qwen_mlx.models.norm import RMSNorm
 from qwen_mlx.models.projections import FusedLinear
-from qwen_mlx.models.spec import ModelSpec
 
 # Tensors that some checkpoints carry and no inference needs.
-_IGNORED = re.compile(r"(^|\.)rotary_emb\.inv_freq$|(^|\.)attn\.masked_bias$|^mtp\.")
-_PREFIXES = ("language_model.model.", "language_model.", "model.")  # longest first
+_IGNORED = re.compile(
+    r"(^|\.)rotary_emb\.inv_freq$|(^|\.)attn\.masked_bias$|^(model\.|language_model\.)*(mtp|visual)\.|^vision_tower\."
+)
+_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")  # longest first
 _LISTED = 5
 
 Prepare = Callable[[StoredMatrix], StoredMatrix]
@@ -76,15 +80,41 @@ class Tensors:
         self._table = table
         self.problems: list[str] = []
 
-    def vector(self, name: str, size: int) -> mx.array | None:
-        """A tensor (size,) of floats; None, noted, when it is missing or wrong."""
+    def permute_rows(self, module: str, order: Sequence[int], into: Mapping[str, int]) -> None:
+        """Replace `module` by several, each made of some of its rows: the first ones of `order`, and so on.
+
+        Works for packed matrices too, as every row is packed on its own.
+        """
+        rows = mx.array(list(order))
+        parts = ("weight", "scales", "biases")
+        arrays = {part: self._tensors.pop(f"{module}.{part}", None) for part in parts}
+        if arrays["weight"] is None:
+            return  # stored apart already, or missing, which will be noted
+        for part, array in arrays.items():
+            if array is None:
+                continue
+            if array.shape[0] != len(order):
+                self.problems.append(f"{module}.{part} is {_kind(array)}, expected {len(order)} rows")
+                return
+            start = 0
+            for name, count in into.items():
+                self._tensors[f"{name}.{part}"] = array[rows[start : start + count]]
+                self._original[f"{name}.{part}"] = f"{module}.{part}"
+                start += count
+
+    def array(self, name: str, *shapes: tuple[int, ...]) -> mx.array | None:
+        """A tensor of floats in one of `shapes`; None, noted, when it is missing or wrong."""
         array = self._tensors.pop(name, None)
         if array is None:
             self.problems.append(f"{name} is missing")
-        elif array.shape != (size,) or not mx.issubdtype(array.dtype, mx.floating):
-            self.problems.append(f"{name} is {_kind(array)}, expected floats {(size,)}")
+        elif array.shape not in shapes or not mx.issubdtype(array.dtype, mx.floating):
+            self.problems.append(f"{name} is {_kind(array)}, expected floats {' or '.join(map(str, shapes))}")
             array = None
         return array
+
+    def vector(self, name: str, size: int) -> mx.array | None:
+        """A tensor (size,) of floats; None, noted, when it is missing or wrong."""
+        return self.array(name, (size,))
 
     def matrix(self, module: str, rows: int, columns: int, bias: bool = False) -> StoredMatrix | None:
         """`module.weight` and its companions; None, noted, when it is missing or wrong."""
@@ -145,6 +175,10 @@ class Tensors:
         assert weight is not None
         return StoredMatrix(weight, fold(flat.scales), fold(flat.biases), None, flat.quantization)
 
+    def any_shape(self, pattern: str, condition: Callable[[tuple[int, ...]], bool]) -> bool:
+        """Whether the shape of some tensor whose name matches fulfils `condition`."""
+        return any(re.search(pattern, name) and condition(a.shape) for name, a in self._tensors.items())
+
     def has(self, name: str) -> bool:
         """Whether a tensor of this name is left."""
         return name in self._tensors
@@ -179,6 +213,7 @@ def assemble(decoder: Decoder, tensors: Tensors, prepare: Prepare) -> Iterator[t
     """
     spec = decoder.spec
     total = len(decoder.layers) + 1
+    filler = _Filler(tensors, prepare, spec.zero_centred_norms and not _norms_are_shifted(tensors))
     matrix = tensors.matrix("embed_tokens", spec.vocab_size, spec.hidden_size)
     if matrix is not None:
         decoder.embed_tokens = prepare(matrix).embedding()
@@ -188,42 +223,86 @@ def assemble(decoder: Decoder, tensors: Tensors, prepare: Prepare) -> Iterator[t
         matrix = tensors.matrix("lm_head", spec.vocab_size, spec.hidden_size)
         if matrix is not None:
             decoder.lm_head = prepare(matrix).linear()
-    _fill_norm(decoder.norm, "norm", tensors, prepare)
+    filler.norm(decoder.norm, "norm")
     mx.eval([m.parameters() for m in (decoder.embed_tokens, decoder.norm)])
     if not spec.tied:
         mx.eval(decoder.lm_head.parameters())
     yield 1, total
     for i, layer in enumerate(decoder.layers):
-        _fill(layer, f"layers.{i}", spec, tensors, prepare)
+        filler.module(layer, f"layers.{i}")
         if not tensors.problems:
             mx.eval(layer.parameters())
         yield i + 2, total
     tensors.finish()
 
 
-def _fill(module: nn.Module, path: str, spec: ModelSpec, tensors: Tensors, prepare: Prepare) -> None:
-    """Fill every part of a layer, whatever the layer is made of."""
-    for name, child in list(module.children().items()):
-        child_path = f"{path}.{name}"
-        if isinstance(child, FusedLinear):
-            _fill_fused(child, path, tensors, prepare)
-        elif isinstance(child, Experts):
-            _fill_experts(child, path, tensors, prepare)
-        elif isinstance(child, nn.Linear):
-            rows, columns = child.weight.shape
-            matrix = tensors.matrix(child_path, rows, columns, bias="bias" in child)
-            if matrix is not None:
-                setattr(module, name, prepare(matrix).linear())
-        elif isinstance(child, nn.RMSNorm):
-            _fill_norm(child, child_path, tensors, prepare)
-        elif isinstance(child, nn.Module):
-            _fill(child, child_path, spec, tensors, prepare)
+def _norms_are_shifted(tensors: Tensors) -> bool:
+    """Whether another program has added the one to zero-centred norms already.
+
+    mlx-lm does so when it turns the convolution (channels, 1, kernel) into MLX's layout (channels, kernel, 1).
+    """
+    return tensors.any_shape(r"\.conv1d\.weight$", lambda shape: len(shape) == 3 and shape[2] == 1)
 
 
-def _fill_norm(norm: nn.RMSNorm, path: str, tensors: Tensors, prepare: Prepare) -> None:
-    vector = tensors.vector(f"{path}.weight", norm.weight.size)
-    if vector is not None:
-        norm.weight = prepare(StoredMatrix(vector)).weight
+@dataclass(frozen=True)
+class _Filler:
+    """Fills modules with tensors; which tensor goes where follows from the kind of module and its path.
+
+    `add_one` brings zero-centred norms into the form in which they run.
+    """
+
+    tensors: Tensors
+    prepare: Prepare
+    add_one: bool
+
+    def module(self, module: nn.Module, path: str) -> None:
+        """Fill every part of a module, whatever it is made of."""
+        if isinstance(module, DeltaNet):
+            self._delta_net(module, path)
+        for name, child in list(module.children().items()):
+            child_path = f"{path}.{name}"
+            if isinstance(child, FusedLinear):
+                _fill_fused(child, path, self.tensors, self.prepare)
+            elif isinstance(child, Experts):
+                _fill_experts(child, path, self.tensors, self.prepare)
+            elif isinstance(child, nn.Linear):
+                rows, columns = child.weight.shape
+                matrix = self.tensors.matrix(child_path, rows, columns, bias="bias" in child)
+                if matrix is not None:
+                    setattr(module, name, self.prepare(matrix).linear())
+            elif isinstance(child, nn.RMSNorm):
+                self.norm(child, child_path)
+            elif isinstance(child, nn.Module):
+                self.module(child, child_path)
+
+    def norm(self, norm: nn.RMSNorm, path: str) -> None:
+        vector = self.tensors.vector(f"{path}.weight", norm.weight.size)
+        if vector is None:
+            return
+        if isinstance(norm, RMSNorm) and self.add_one:
+            norm.weight = vector.astype(mx.float32) + 1
+        elif isinstance(norm, RMSNorm):
+            norm.weight = self.prepare(StoredMatrix(vector)).weight
+        else:
+            norm.weight = vector.astype(mx.float32)
+
+    def _delta_net(self, net: DeltaNet, path: str) -> None:
+        """The small tensors, in float32 where the recurrence needs it, and the rows in the order that runs."""
+        s = net.spec
+        channels = net.conv1d.shape[0]
+        conv = self.tensors.array(f"{path}.conv1d.weight", (channels, 1, s.kernel), (channels, s.kernel, 1))
+        if conv is not None:
+            net.conv1d = self.prepare(StoredMatrix(conv.reshape(channels, s.kernel))).weight
+        for name in ("A_log", "dt_bias"):
+            vector = self.tensors.vector(f"{path}.{name}", s.value_heads)
+            if vector is not None:
+                setattr(net, name, vector.astype(mx.float32))
+        if s.interleaved:
+            members = net.in_proj.members
+            big = {f"{path}.{name}": members[name] for name in ("in_proj_qkv", "in_proj_z")}
+            small = {f"{path}.{name}": members[name] for name in ("in_proj_b", "in_proj_a")}
+            self.tensors.permute_rows(f"{path}.in_proj_qkvz", s.rows_of_qkvz(), big)
+            self.tensors.permute_rows(f"{path}.in_proj_ba", s.rows_of_ba(), small)
 
 
 def _fill_fused(fused: FusedLinear, path: str, tensors: Tensors, prepare: Prepare) -> None:

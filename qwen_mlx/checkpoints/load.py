@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from qwen_mlx import device
 from qwen_mlx.checkpoints.assemble import QuantizationTable, Tensors, assemble
-from qwen_mlx.checkpoints.folder import load_folder_tensors, read_json
+from qwen_mlx.checkpoints.folder import load_folder_tensors, model_folder, read_json
 from qwen_mlx.checkpoints.stored import StoredMatrix
 from qwen_mlx.errors import UsageError
 from qwen_mlx.events import CancelToken, ModelInfo, Progress
@@ -118,7 +118,7 @@ def iter_load(
     if weights not in ("auto", "quantized", "expanded"):
         raise UsageError(f"weights={weights!r} is not a form", expected="auto, quantized or expanded")
     cancel = cancel or CancelToken()
-    path = Path(folder).expanduser().absolute()
+    path = model_folder(Path(folder).expanduser().absolute())
     config = read_json(path / "config.json", "the model's configuration")
     spec = read_spec(config)
     table = QuantizationTable(config)
@@ -135,6 +135,7 @@ def iter_load(
         return matrix.expand(dtype) if expand else matrix.cast(dtype)
 
     decoder = Decoder(spec)
+    decoder.compute_dtype = dtype
     for done, total in assemble(decoder, tensors, prepare):
         cancel.raise_if_cancelled()
         yield Progress("load", done, total, "layers")

@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen_mlx.models import Decoder
+from qwen_mlx.models.delta_net import DeltaNet
 from qwen_mlx.models.moe import Experts
 from qwen_mlx.models.projections import FusedLinear
 
@@ -17,7 +18,8 @@ _PARTS = ("weight", "scales", "biases", "bias")
 def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
     """Every parameter under the name a published checkpoint has for it; stacked projections are taken apart.
 
-    Works for plain and for quantized weights; `load` of these tensors gives the same model.
+    Works for plain and for quantized weights; `load` of these tensors gives the same model. Families with DeltaNet
+    come out as mlx-lm writes them: the convolution in MLX's layout, and zero-centred norms with their one added.
     """
     tensors: dict[str, mx.array] = {}
     _collect(decoder, "", tensors)
@@ -28,6 +30,8 @@ def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
     if isinstance(module, FusedLinear):
         _take_apart(module, path.rpartition(".")[0], tensors)
         return
+    if isinstance(module, DeltaNet):
+        _take_delta_net(module, path, tensors)
     if isinstance(module, Experts):
         _take_experts_apart(module, path, tensors)
         return
@@ -35,9 +39,11 @@ def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
         array = module.get(part) if isinstance(module, nn.Module) else None
         if isinstance(array, mx.array):
             tensors[f"{path}.{part}"] = array
-    for name, child in module.children().items():
-        children = enumerate(child) if isinstance(child, list) else [(None, child)]
-        for i, one in children:
+    children = module.children()
+    if isinstance(module, DeltaNet):
+        children.pop("in_proj")
+    for name, child in children.items():
+        for i, one in enumerate(child) if isinstance(child, list) else [(None, child)]:
             suffix = name if i is None else f"{name}.{i}"
             _collect(one, f"{path}.{suffix}" if path else suffix, tensors)
 
@@ -68,3 +74,22 @@ def _take_experts_apart(experts: Experts, path: str, tensors: dict[str, mx.array
                 continue
             for e in range(array.shape[0]):
                 tensors[f"{path}.{e}.{name}.{key}"] = array[e]
+
+
+def _take_delta_net(net: DeltaNet, path: str, tensors: dict[str, mx.array]) -> None:
+    tensors[f"{path}.conv1d.weight"] = net.conv1d[..., None]
+    tensors[f"{path}.A_log"], tensors[f"{path}.dt_bias"] = net.A_log, net.dt_bias
+    inputs: dict[str, mx.array] = {}
+    _take_apart(net.in_proj, path, inputs)
+    if not net.spec.interleaved:
+        tensors.update(inputs)
+        return
+    for whole, names, order in (
+        ("in_proj_qkvz", ("in_proj_qkv", "in_proj_z"), net.spec.rows_of_qkvz()),
+        ("in_proj_ba", ("in_proj_b", "in_proj_a"), net.spec.rows_of_ba()),
+    ):
+        back = mx.argsort(mx.array(order))
+        for key in _PARTS:
+            parts = [inputs[f"{path}.{name}.{key}"] for name in names if f"{path}.{name}.{key}" in inputs]
+            if parts:
+                tensors[f"{path}.{whole}.{key}"] = mx.concatenate(parts)[back]

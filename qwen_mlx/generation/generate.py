@@ -13,7 +13,7 @@ from qwen_mlx.events import CancelToken, FinishReason, PrefillProgress
 from qwen_mlx.generation.penalties import PenaltyState
 from qwen_mlx.generation.sampling import SamplingParams, make_sampler
 from qwen_mlx.models import Decoder
-from qwen_mlx.models.cache import KVCache, trim_all
+from qwen_mlx.models.cache import LayerCache
 
 # A piece of the prompt should take about this long: progress moves and a cancel is heard.
 _PIECE_SECONDS = 0.4
@@ -54,15 +54,15 @@ def generate(
     prompt: Sequence[int],
     params: SamplingParams,
     *,
-    cache: Sequence[KVCache] | None = None,
+    cache: Sequence[LayerCache] | None = None,
     stop_ids: Collection[int] = (),
     cancel: CancelToken | None = None,
     pause_at: int | None = None,
 ) -> Iterator[GenerationEvent]:
     """Continue `prompt`, one token ahead of its reader.
 
-    While the reader looks at a token, the next one is computed already. When the iterator ends, or is closed, the
-    cache holds the prompt and every token that was yielded, but for the last.
+    While the reader looks at a token, the next one is computed already. So when the iterator ends, or is closed, the
+    cache holds the prompt and every token that was yielded, the last one included unless `max_tokens` ended it.
 
     Args:
         prompt: the whole text; what `cache` holds must be its beginning, and is not computed again.
@@ -92,42 +92,35 @@ def generate(
         penalties.update(token)
         return token
 
-    yielded: list[int] = []
+    count = 0
     first_token = decode = 0.0
     reason: FinishReason = "cancelled"
-    try:
-        yield PrefillProgress(cached, len(prompt), cached)
-        for done in _prefill(decoder, prompt, caches, cancel, pause_at):
-            yield PrefillProgress(done, len(prompt), cached)
-        if not cancel.cancelled and params.max_tokens > 0:
-            token = step(mx.array([prompt[caches[0].offset :]]))
-            mx.async_eval(token)
-        while not cancel.cancelled:
-            if len(yielded) >= params.max_tokens:
-                reason = "length"
-                break
-            ahead = None
-            if len(yielded) + 1 < params.max_tokens:
-                ahead = step(token[:, None])
-                mx.async_eval(ahead)
-            value = int(token.item())  # type: ignore[arg-type]
-            now = time.perf_counter() - started
-            if not yielded:
-                first_token = now
-                yield PrefillProgress(len(prompt), len(prompt), cached)
-            decode = now - first_token
-            yielded.append(value)
-            yield Token(value)
-            if value in stop_ids:
-                reason = "stop"
-                break
-            if ahead is not None:
-                token = ahead
-            if len(yielded) % _CLEAR_EVERY == 0:
-                mx.clear_cache()
-    finally:
-        # What was computed ahead and never shown is forgotten.
-        trim_all(caches, min(caches[0].offset, len(prompt) + max(len(yielded) - 1, 0)))
+    yield PrefillProgress(cached, len(prompt), cached)
+    for done in _prefill(decoder, prompt, caches, cancel, pause_at):
+        yield PrefillProgress(done, len(prompt), cached)
+    if not cancel.cancelled:
+        token = step(mx.array([prompt[caches[0].offset :]]))
+        mx.async_eval(token)
+    while not cancel.cancelled:
+        ahead = None
+        if count + 1 < params.max_tokens:
+            ahead = step(token[:, None])
+            mx.async_eval(ahead)
+        value = int(token.item())  # type: ignore[arg-type]
+        count += 1
+        decode = time.perf_counter() - started - first_token
+        if count == 1:
+            first_token, decode = decode, 0.0
+        yield Token(value)
+        if value in stop_ids:
+            reason = "stop"
+            break
+        if ahead is None:
+            reason = "length"
+            break
+        token = ahead
+        if count % _CLEAR_EVERY == 0:
+            mx.clear_cache()
     prefill = first_token or time.perf_counter() - started
     yield Finished(reason, Timing(prefill, first_token, decode))
 
@@ -149,7 +142,7 @@ def _check(prompt: Sequence[int], vocab: int, cached: int) -> None:
 def _prefill(
     decoder: Decoder,
     prompt: Sequence[int],
-    caches: Sequence[KVCache],
+    caches: Sequence[LayerCache],
     cancel: CancelToken,
     pause_at: int | None,
 ) -> Iterator[int]:

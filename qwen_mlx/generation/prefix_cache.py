@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwen_mlx.models import Decoder
-from qwen_mlx.models.cache import KVCache, trim_all
+from qwen_mlx.models.cache import LayerCache, trim_all
 
 
 @dataclass
 class Prefix:
     """A cache and the tokens it holds.
 
-    `checkpoint` is a place to go back to where the layers cannot be trimmed that far (windows): a number of tokens
-    and one snapshot per layer.
+    `checkpoint` is a place to go back to where the layers cannot be trimmed that far (windows, states): a number of
+    tokens and one snapshot per layer.
     """
 
-    caches: list[KVCache]
+    caches: list[LayerCache]
     tokens: list[int] = field(default_factory=list)
     checkpoint: tuple[int, list[Any]] | None = None
 
     @property
     def needs_checkpoint(self) -> bool:
         """Whether some layer forgets, and so cannot be trimmed at will."""
-        return any(layer.window is not None for layer in self.caches)
+        return not all(layer.trims_freely for layer in self.caches)
 
     def take_checkpoint(self) -> None:
         """Remember this point of the text."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.models.cache import KVCache
+from qwen_mlx.models.cache import KVCache, LayerCache
+from qwen_mlx.models.norm import RMSNorm
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.rope import Rope
 from qwen_mlx.models.spec import AttentionSpec
@@ -21,14 +22,16 @@ class Positions:
         offset: position of the first token, or int32 (batch,) for a left-padded batch.
         end: longest position plus one.
         mask: None (everything), "causal" (lower right), or bool (1 | batch, 1, length, keys), True is visible.
+        real: bool (batch, length), False for padding; None where there is none.
     """
 
     offset: int | mx.array
     end: int
     mask: str | mx.array | None
+    real: mx.array | None = None
 
 
-def positions(length: int, cache: KVCache | None, window: int | None) -> Positions:
+def positions(length: int, cache: LayerCache | None, window: int | None) -> Positions:
     """The `Positions` of `length` new tokens on top of `cache`."""
     offset = 0 if cache is None else cache.offset
     first, last = (0, length) if cache is None else cache.visible(length)
@@ -43,7 +46,8 @@ def positions(length: int, cache: KVCache | None, window: int | None) -> Positio
     # A padded query sees itself, so that no row of the softmax is empty.
     visible = (keys[None, None] >= pads[:, None, None]) | _same(offset, length, first, last)
     visible = visible & _mask(offset, length, first, last, window)
-    return Positions(offset - pads, last - min(padding), visible[:, None])
+    real = mx.arange(offset, offset + length)[None] >= pads[:, None]
+    return Positions(offset - pads, last - min(padding), visible[:, None], real)
 
 
 def _mask(offset: int, length: int, first: int, last: int, window: int | None) -> mx.array:
@@ -65,11 +69,13 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.qkv_proj = FusedLinear(hidden_size, {"q_proj": q, "k_proj": kv, "v_proj": kv}, bias=spec.qkv_bias)
+        self.qkv_proj = FusedLinear(
+            hidden_size, {"q_proj": 2 * q if spec.gated else q, "k_proj": kv, "v_proj": kv}, bias=spec.qkv_bias
+        )
         self.o_proj = nn.Linear(q, hidden_size, bias=spec.out_bias)
         if spec.qk_norm:
-            self.q_norm = nn.RMSNorm(spec.head_dim, eps=eps)
-            self.k_norm = nn.RMSNorm(spec.head_dim, eps=eps)
+            self.q_norm = RMSNorm(spec.head_dim, eps=eps)
+            self.k_norm = RMSNorm(spec.head_dim, eps=eps)
         self._rope = Rope(spec.rope, spec.head_dim)
 
     def __call__(self, x: mx.array, where: Positions, cache: KVCache | None) -> mx.array:
@@ -77,6 +83,9 @@ class Attention(nn.Module):
         s = self.spec
         batch, length, _ = x.shape
         q, k, v = self.qkv_proj(x)
+        gate = None
+        if s.gated:
+            q, gate = mx.split(q.reshape(batch, length, s.heads, 2 * s.head_dim), 2, axis=-1)
         q = q.reshape(batch, length, s.heads, s.head_dim)
         k = k.reshape(batch, length, s.kv_heads, s.head_dim)
         v = v.reshape(batch, length, s.kv_heads, s.head_dim).transpose(0, 2, 1, 3)
@@ -87,4 +96,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=s.head_dim**-0.5, mask=where.mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+        out = out.transpose(0, 2, 1, 3)
+        if gate is not None:
+            out = out * mx.sigmoid(gate)
+        return self.o_proj(out.reshape(batch, length, -1))

@@ -7,10 +7,35 @@ here count padding: token i of row b of a left-padded batch has position `i - le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import mlx.core as mx
 
 FIRST_CAPACITY = 256  # tokens
+
+
+class LayerCache(Protocol):
+    """What every layer's cache can do, whatever it holds."""
+
+    offset: int
+    left_padding: list[int] | None
+
+    @property
+    def trims_freely(self) -> bool:
+        """Whether `trim` can go back to any earlier token; if not, going back needs a snapshot."""
+
+    @property
+    def state(self) -> tuple[mx.array, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def reserve(self, tokens: int) -> None: ...
+    def can_trim_to(self, offset: int) -> bool: ...
+    def trim(self, count: int) -> int: ...
+    def visible(self, length: int) -> tuple[int, int]: ...
+    def snapshot(self) -> Any: ...
+    def restore(self, snapshot: Any) -> None: ...
 
 
 class KVCache:
@@ -107,6 +132,10 @@ class KVCache:
         self.offset = max(self.offset, self.keys.shape[2])
         self.start = self.offset - self.keys.shape[2]
 
+    @property
+    def trims_freely(self) -> bool:
+        return self.window is None
+
     def is_trimmable(self) -> bool:
         return True
 
@@ -149,7 +178,75 @@ class KVCache:
         return self.keys.nbytes + self.values.nbytes
 
 
-def trim_all(caches: Sequence[KVCache], offset: int) -> bool:
+class RecurrentCache:
+    """The state of one DeltaNet layer after `offset` tokens: it has no past to go back to, only snapshots.
+
+    `conv` (batch, kernel - 1, channels) are the last inputs of the convolution, `recurrent` (batch, value_heads,
+    value_dim, key_dim) float32 is the state.
+    """
+
+    def __init__(self, left_padding: Sequence[int] | None = None) -> None:
+        self.left_padding = list(left_padding) if left_padding is not None and any(left_padding) else None
+        self.conv: mx.array | None = None
+        self.recurrent: mx.array | None = None
+        self.offset = 0
+
+    def update(self, conv: mx.array, recurrent: mx.array, length: int) -> None:
+        """Move on by `length` tokens."""
+        self.conv, self.recurrent = conv, recurrent
+        self.offset += length
+
+    def visible(self, length: int) -> tuple[int, int]:
+        """The range of tokens that the next `length` tokens depend on."""
+        return 0, self.offset + length
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing to reserve: the size does not depend on the text."""
+
+    @property
+    def trims_freely(self) -> bool:
+        return False
+
+    @property
+    def state(self) -> tuple[mx.array, ...]:
+        return () if self.conv is None or self.recurrent is None else (self.conv, self.recurrent)
+
+    @state.setter
+    def state(self, arrays: tuple[mx.array, ...]) -> None:
+        self.conv, self.recurrent = arrays if arrays else (None, None)
+
+    def is_trimmable(self) -> bool:
+        return False
+
+    def can_trim_to(self, offset: int) -> bool:
+        return offset in (0, self.offset)
+
+    def trim(self, count: int) -> int:
+        """Forget all tokens, or none; returns how many were forgotten."""
+        if count < self.offset:
+            return 0
+        forgotten, self.offset, self.conv, self.recurrent = self.offset, 0, None, None
+        return forgotten
+
+    def snapshot(self) -> tuple[int, mx.array | None, mx.array | None]:
+        """What `restore` needs to come back to this point; costs nothing, as states are replaced, not changed."""
+        return self.offset, self.conv, self.recurrent
+
+    def restore(self, snapshot: tuple[int, mx.array | None, mx.array | None]) -> None:
+        self.offset, self.conv, self.recurrent = snapshot
+
+    def size(self) -> int:
+        return self.offset
+
+    def empty(self) -> bool:
+        return self.offset == 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.state)
+
+
+def trim_all(caches: Sequence[LayerCache], offset: int) -> bool:
     """Cut every layer back to the first `offset` tokens; False, with nothing changed, if one of them cannot."""
     if not all(cache.can_trim_to(offset) for cache in caches):
         return False

@@ -25,6 +25,11 @@ def _swiglu() -> Callable[[mx.array, mx.array], mx.array]:
     return mx.compile(lambda gate, up: gate * mx.sigmoid(gate) * up, shapeless=True)
 
 
+def silu(x: mx.array) -> mx.array:
+    """`x * sigmoid(x)`, elementwise."""
+    return x / (1 + mx.exp(-x)) if device.backend() == "cpu" else x * mx.sigmoid(x)
+
+
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """`silu(gate) * up`, elementwise."""
     return _swiglu()(gate, up)

@@ -42,7 +42,8 @@ class AttentionSpec:
     """Grouped-query attention; query head h reads key/value head `h // (heads // kv_heads)`.
 
     `window` is the number of keys a query sees, itself included. `qk_norm` is an RMSNorm over each head of q and k,
-    before rope.
+    before rope. `gated` doubles the rows of q: per head first the query, then a gate whose sigmoid multiplies the
+    output.
     """
 
     heads: int
@@ -53,6 +54,33 @@ class AttentionSpec:
     out_bias: bool = False
     qk_norm: bool = False
     window: int | None = None
+    gated: bool = False
+
+
+@dataclass(frozen=True)
+class DeltaNetSpec:
+    """Gated DeltaNet: linear attention over a state per value head, behind a causal convolution of `kernel` tokens.
+
+    `interleaved` tells how the checkpoint stores the input projections: per key head (Qwen3-Next), or one block
+    after the other (Qwen3.5), which is how they run.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    interleaved: bool = False
+
+    def rows_of_qkvz(self) -> list[int]:
+        """Rows of an interleaved `in_proj_qkvz` (per key head: q, k, its v, its z) as blocks q, k, v, z."""
+        per_head = self.value_heads // self.key_heads * self.value_dim
+        sizes = [self.key_dim, self.key_dim, per_head, per_head]
+        return _deinterleave(self.key_heads, sizes)
+
+    def rows_of_ba(self) -> list[int]:
+        """Rows of an interleaved `in_proj_ba` (per key head: its b, its a) as blocks b, a."""
+        return _deinterleave(self.key_heads, [self.value_heads // self.key_heads] * 2)
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,7 @@ class MoESpec:
 class LayerSpec:
     """One pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
-    mixer: AttentionSpec
+    mixer: AttentionSpec | DeltaNetSpec
     mlp: MLPSpec | MoESpec
 
 
@@ -96,7 +124,10 @@ class QuantizationSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A whole text decoder."""
+    """A whole text decoder.
+
+    `zero_centred_norms`: checkpoints store the weights of norms minus one (but not of those inside DeltaNet).
+    """
 
     family: str
     vocab_size: int
@@ -105,6 +136,7 @@ class ModelSpec:
     norm_eps: float
     tied: bool
     max_positions: int
+    zero_centred_norms: bool = False
 
     @property
     def parameters(self) -> int:
@@ -119,19 +151,40 @@ class ModelSpec:
     def _count(self, active: bool) -> int:
         total = self.vocab_size * self.hidden_size * (1 if self.tied else 2) + self.hidden_size
         for layer in self.layers:
-            a = layer.mixer
-            q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-            total += self.hidden_size * (2 * q + 2 * kv) + 2 * self.hidden_size
-            total += (q + 2 * kv) * a.qkv_bias + self.hidden_size * a.out_bias + 2 * a.head_dim * a.qk_norm
+            total += 2 * self.hidden_size + _mixer_size(layer.mixer, self.hidden_size)
             total += _mlp_size(layer.mlp, self.hidden_size, active)
         return total
 
     def cache_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Bytes that one more token of context takes in the KV cache; layers with a window stop growing."""
         values = sum(
-            2 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in self.layers if layer.mixer.window is None
+            2 * layer.mixer.kv_heads * layer.mixer.head_dim
+            for layer in self.layers
+            if isinstance(layer.mixer, AttentionSpec) and layer.mixer.window is None
         )
         return values * bytes_per_value
+
+
+def _deinterleave(heads: int, sizes: list[int]) -> list[int]:
+    """Row numbers that turn head-major storage, each head with parts of these sizes, into part-major blocks."""
+    width = sum(sizes)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        head * width + start + i for start, size in zip(starts, sizes) for head in range(heads) for i in range(size)
+    ]
+
+
+def _mixer_size(mixer: AttentionSpec | DeltaNetSpec, hidden: int) -> int:
+    if isinstance(mixer, DeltaNetSpec):
+        keys, values = mixer.key_heads * mixer.key_dim, mixer.value_heads * mixer.value_dim
+        channels = 2 * keys + values
+        inputs = channels + values + 2 * mixer.value_heads
+        return hidden * (inputs + values) + channels * mixer.kernel + 2 * mixer.value_heads + mixer.value_dim
+    kv = mixer.kv_heads * mixer.head_dim
+    out = mixer.heads * mixer.head_dim
+    q = 2 * out if mixer.gated else out
+    weights = hidden * (q + 2 * kv + out)
+    return weights + (q + 2 * kv) * mixer.qkv_bias + hidden * mixer.out_bias + 2 * mixer.head_dim * mixer.qk_norm
 
 
 def _mlp_size(mlp: MLPSpec | MoESpec, hidden: int, active: bool) -> int:

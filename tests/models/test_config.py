@@ -91,7 +91,7 @@ def test_which_layers_slide() -> None:
     assert [la.mixer.window for la in read_spec(config | {"layer_types": types}).layers] == [9, None, 9, None]
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen9", "qwen2_vl", "qwen2_audio", "qwen3_next"])
+@pytest.mark.parametrize("name", ["llama", "qwen9", "qwen2_vl", "qwen2_audio", "qwen3_omni_moe"])
 def test_other_models_are_refused_with_a_list(name: str) -> None:
     with pytest.raises(UnsupportedModel, match="qwen2, qwen2_moe"):
         read_spec(tiny.QWEN3 | {"model_type": name})
@@ -118,7 +118,7 @@ def test_experts_that_cannot_be_followed(base: dict[str, Any], change: dict[str,
 
 
 def test_parameters_are_counted() -> None:
-    for config in (tiny.QWEN2, tiny.QWEN3, tiny.QWEN2_MOE, tiny.QWEN3_MOE):
+    for config in (tiny.QWEN2, tiny.QWEN3, tiny.QWEN2_MOE, tiny.QWEN3_MOE, tiny.QWEN3_NEXT, tiny.QWEN3_5):
         spec = read_spec(config)
         assert spec.parameters == sum(a.size for _, a in mlx.utils.tree_flatten(Decoder(spec).parameters()))
     moe = read_spec(tiny.QWEN3_MOE)

@@ -50,6 +50,24 @@ QWEN2_MOE: dict[str, Any] = QWEN2 | {
     "moe_intermediate_size": 128,
     "shared_expert_intermediate_size": 64,
 }
+QWEN3_NEXT: dict[str, Any] = QWEN3_MOE | {
+    "model_type": "qwen3_next",
+    "architectures": ["Qwen3NextForCausalLM"],
+    "shared_expert_intermediate_size": 64,
+    "layer_types": ["linear_attention", "full_attention"],
+    "partial_rotary_factor": 0.5,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+}
+QWEN3_5: dict[str, Any] = {k: v for k, v in QWEN3_NEXT.items() if "expert" not in k and "norm_topk" not in k} | {
+    "model_type": "qwen3_5_text",
+    "architectures": ["Qwen3_5ForCausalLM"],
+}
+for _key in ("mlp_only_layers", "moe_intermediate_size"):
+    del QWEN3_5[_key]
 
 
 def decoder(config: dict[str, Any], seed: int = 0) -> Decoder:

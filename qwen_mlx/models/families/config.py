@@ -122,7 +122,7 @@ def _short(value: object) -> str:
 # ---------------------------------------------------------------------------------------------------- shared parts
 
 
-def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0) -> RopeSpec:
+def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0, partial: float = 1.0) -> RopeSpec:
     """The rope of all attention layers, from either spelling.
 
     `rope_scaling`, when given and not empty, is the dictionary; else `rope_parameters`. Theta and the partial factor
@@ -135,14 +135,14 @@ def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0) -> RopeS
     if not isinstance(rope, Mapping):
         raise config.error(key, "an object", rope)
     top_theta = config.number("rope_theta", theta)
-    top_partial = config.number("partial_rotary_factor", 1.0)
+    top_partial = config.number("partial_rotary_factor", partial)
     base = config.number("rope_theta", top_theta, source=rope)
-    partial = config.number("partial_rotary_factor", top_partial, source=rope)
+    factor = config.number("partial_rotary_factor", top_partial, source=rope)
     if base <= 1:
         raise config.error("rope_theta", "a number above 1", base)
-    dims = int(head_dim * partial)
+    dims = int(head_dim * factor)
     if not 0 < dims <= head_dim or dims % 2:
-        raise config.error("partial_rotary_factor", "an even number of rotated channels", partial)
+        raise config.error("partial_rotary_factor", "an even number of rotated channels", factor)
     max_positions = config.integer("max_position_embeddings", 32768)
     top_original = config.get("original_max_position_embeddings")
 

@@ -1,0 +1,75 @@
+"""Gated DeltaNet, the linear attention of Qwen3-Next and Qwen3.5: a short convolution and a state that is rewritten.
+
+Gated Delta Networks, arXiv:2412.06464; transformers' `Qwen3NextGatedDeltaNet` is the reference for every detail.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen_mlx.models.attention import Positions
+from qwen_mlx.models.cache import RecurrentCache
+from qwen_mlx.models.mlp import silu
+from qwen_mlx.models.projections import FusedLinear
+from qwen_mlx.models.spec import DeltaNetSpec
+
+_L2_EPS = 1e-6  # added to the sum of squares, not to the norm
+
+
+class DeltaNet(nn.Module):
+    """One state (value_dim, key_dim) per value head; value head h reads key head `h // (value_heads // key_heads)`."""
+
+    def __init__(self, spec: DeltaNetSpec, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.spec = spec
+        keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
+        self._channels = 2 * keys + values
+        self.in_proj = FusedLinear(
+            hidden_size,
+            {
+                "in_proj_qkv": self._channels,
+                "in_proj_z": values,
+                "in_proj_b": spec.value_heads,
+                "in_proj_a": spec.value_heads,
+            },
+        )
+        self.conv1d = mx.zeros((self._channels, spec.kernel))
+        self.A_log = mx.zeros((spec.value_heads,))
+        self.dt_bias = mx.zeros((spec.value_heads,))
+        self.norm = nn.RMSNorm(spec.value_dim, eps=eps)
+        self.out_proj = nn.Linear(values, hidden_size, bias=False)
+
+    def __call__(self, x: mx.array, where: Positions, cache: RecurrentCache | None) -> mx.array:
+        """x (batch, length, hidden_size) -> the same shape; `cache` is moved on. Padding leaves no trace in it."""
+        s = self.spec
+        batch, length, _ = x.shape
+        if where.real is not None:
+            x = mx.where(where.real[..., None], x, mx.zeros((), x.dtype))
+        qkv, z, b, a = self.in_proj(x)
+        before = None if cache is None else cache.conv
+        if before is None:
+            before = mx.zeros((batch, s.kernel - 1, self._channels), qkv.dtype)
+        padded = mx.concatenate([before, qkv], axis=1)
+        u = padded[:, :length] * self.conv1d[:, 0]
+        for i in range(1, s.kernel):
+            u = u + padded[:, i : i + length] * self.conv1d[:, i]
+        u = silu(u)
+        keys = s.key_heads * s.key_dim
+        q, k, v = (part.astype(mx.float32) for part in mx.split(u, [keys, 2 * keys], axis=-1))
+        q = _l2(q.reshape(batch, length, s.key_heads, s.key_dim)) * s.key_dim**-0.5
+        k = _l2(k.reshape(batch, length, s.key_heads, s.key_dim))
+        v = v.reshape(batch, length, s.value_heads, s.value_dim)
+        beta = mx.sigmoid(b.astype(mx.float32))
+        rate = mx.exp(self.A_log.astype(mx.float32))
+        decay = mx.exp(-rate * nn.softplus(a.astype(mx.float32) + self.dt_bias.astype(mx.float32)))
+        y, state = mx.fast.gated_delta_update(q, k, v, decay, beta, None if cache is None else cache.recurrent)
+        if cache is not None:
+            cache.update(padded[:, length:], state, length)
+        y = mx.fast.rms_norm(y, self.norm.weight.astype(mx.float32), self.norm.eps)
+        y = y * silu(z.astype(mx.float32)).reshape(y.shape)
+        return self.out_proj(y.astype(x.dtype).reshape(batch, length, -1))
+
+
+def _l2(x: mx.array) -> mx.array:
+    return x * mx.rsqrt((x * x).sum(axis=-1, keepdims=True) + _L2_EPS)
