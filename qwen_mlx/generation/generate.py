@@ -111,6 +111,7 @@ def generate(
         decode = time.perf_counter() - started - first_token
         if count == 1:
             first_token, decode = decode, 0.0
+            yield PrefillProgress(len(prompt), len(prompt), cached)
         yield Token(value)
         if value in stop_ids:
             reason = "stop"
