@@ -45,10 +45,13 @@ class ChatSession:
         self._stop_ids = defaults.stop_ids(model.generation_config, model.config, model.tokenizer)
 
     def prompt(self, job: Reply, *, generation_prompt: bool = True) -> str:
-        """The text the model continues."""
+        """The text the model continues, for `Tokenizer.encode_disarmed`.
+
+        Control tokens that stand in messages, typed or pasted, are broken: only the template opens and ends turns.
+        """
         if not job.messages:
             raise UsageError("there is no message to answer")
-        messages = [message.for_template() for message in job.messages]
+        messages = self.model.tokenizer.disarmed([message.for_template() for message in job.messages])
         return self.model.template.render(
             messages,
             tools=job.tools,
@@ -66,7 +69,7 @@ class ChatSession:
         """
         cancel = cancel or CancelToken()
         text = self.prompt(job)
-        tokens = self.model.tokenizer.encode(text)
+        tokens = self.model.tokenizer.encode_disarmed(text)
         params = self._params(job, len(tokens))
         prefix = self.prefixes.take(job.conversation, tokens)
         writer = _Writer(self.model, text, params.stop)
@@ -151,7 +154,7 @@ class ChatSession:
         """
         if not prefix.needs_checkpoint:
             return None
-        history = self.model.tokenizer.encode(self.prompt(job, generation_prompt=False))
+        history = self.model.tokenizer.encode_disarmed(self.prompt(job, generation_prompt=False))
         return common_length(history, tokens)
 
 
