@@ -7,6 +7,7 @@ here, one job after the other. Interfaces submit jobs and read events; nothing e
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 import traceback
@@ -88,6 +89,7 @@ class ThreadRuntime:
                 with self._lock:
                     self._open.remove(handle)
         self._session = None
+        _end_of_mlx()
 
     def _run(self, handle: Handle) -> None:
         handle.token.raise_if_cancelled()
@@ -124,6 +126,15 @@ class ThreadRuntime:
         self._session = ChatSession(model)
         self._info = model.info()
         handle.put(ModelLoaded(self._info, time.perf_counter() - started))
+
+
+def _end_of_mlx() -> None:
+    """Stop the workers of this thread's streams; left to the end of the process they sometimes abort it."""
+    if "mlx.core" in sys.modules:
+        import mlx.core as mx
+
+        mx.synchronize()
+        mx.clear_streams()
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -1,0 +1,395 @@
+"""Conversations on disk: one SQLite file, a tree of messages per conversation, full-text search.
+
+A message knows its parent; regenerating an answer or editing a question makes a sibling, and
+`Conversation.leaf_id` names the end of the branch that is shown. A reply is written when it starts,
+checkpointed while it grows and finished at its end, so a crash loses at most what came after the last
+checkpoint.
+
+The store knows nothing of models or screens. Every method may be called from any thread, and blocks for as
+long as the disk does: an event loop calls it through an executor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from qwen_mlx.chat import history_owner, history_schema
+from qwen_mlx.chat.history_errors import explain
+from qwen_mlx.chat.history_records import (
+    CONVERSATION_COLUMNS,
+    MESSAGE_COLUMNS,
+    Conversation,
+    SearchHit,
+    Status,
+    StoredMessage,
+    conversation_from,
+    message_from,
+    snippet,
+)
+from qwen_mlx.errors import HistoryError, NotFound
+from qwen_mlx.events import ReplyStats, Role
+
+__all__ = ["Conversation", "History", "SearchHit", "Status", "StoredMessage"]
+
+_LEAF = -1  # as a parent: whatever ends the shown branch
+
+
+class History:
+    """The conversation store in the file `path`, which is made if it is missing, readable by its owner only.
+
+    Raises:
+        HistoryError: the file is damaged, read-only, newer than this program, or another program's. It is
+            never changed or removed in that case.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self._lock = threading.RLock()
+        self._owner: history_owner.Owner | None = None
+        self._closed = False
+        with self._explained():
+            self._db = history_schema.open_database(self.path)
+            self._full_text = history_schema.has_search(self._db)
+
+    def close(self) -> None:
+        """Give the file free; replies that still stream become "stopped". May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if self._owner is not None:
+                    with self._transaction() as db:
+                        _stop_rows(db, self._owner.token)
+            finally:
+                self._closed = True
+                if self._owner is not None:
+                    self._owner.close()
+                self._db.close()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------ conversations
+
+    def conversations(self, limit: int = 100, offset: int = 0, *, archived: bool = False) -> list[Conversation]:
+        """Pinned ones first, then the most recently used. Deleted ones are left out."""
+        query = (
+            f"SELECT {CONVERSATION_COLUMNS} FROM conversation WHERE deleted IS NULL AND archived = ? "
+            "ORDER BY pinned DESC, updated DESC, id DESC LIMIT ? OFFSET ?"
+        )
+        return [conversation_from(row) for row in self._rows(query, (int(archived), limit, offset))]
+
+    def conversation(self, conversation_id: int) -> Conversation:
+        """One that is not deleted. Raises `NotFound`."""
+        query = f"SELECT {CONVERSATION_COLUMNS} FROM conversation WHERE id = ? AND deleted IS NULL"
+        rows = self._rows(query, (conversation_id,))
+        if not rows:
+            raise _no_conversation(conversation_id)
+        return conversation_from(rows[0])
+
+    def new_conversation(
+        self,
+        title: str = "",
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        now: float | None = None,
+    ) -> Conversation:
+        """Make an empty conversation. `params` must be JSON."""
+        now = time.time() if now is None else now
+        with self._transaction() as db:
+            row = db.execute(
+                "INSERT INTO conversation (title, model, system, params_json, created, updated) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (_text(title), model, system, json.dumps(dict(params or {})), now, now),
+            )
+            return self.conversation(cast(int, row.lastrowid))
+
+    def rename(self, conversation_id: int, title: str) -> None:
+        self._change(conversation_id, "title = ?", _text(title))
+
+    def pin(self, conversation_id: int, pinned: bool = True) -> None:
+        self._change(conversation_id, "pinned = ?", int(pinned))
+
+    def archive(self, conversation_id: int, archived: bool = True) -> None:
+        self._change(conversation_id, "archived = ?", int(archived))
+
+    def configure(self, conversation_id: int, *, system: str | None, params: Mapping[str, Any]) -> None:
+        """Set the system message and the parameters of a conversation."""
+        self._change(conversation_id, "system = ?, params_json = ?", system, json.dumps(dict(params)))
+
+    def delete(self, conversation_id: int) -> None:
+        """Hide a conversation; `undelete` brings it back until `purge` removes it for good."""
+        self._change(conversation_id, "deleted = ?", time.time())
+
+    def undelete(self, conversation_id: int) -> None:
+        self._change(conversation_id, "deleted = NULL", hidden=True)
+
+    def purge(self, older_than: float = 86400.0) -> int:
+        """Remove for good what was deleted more than `older_than` seconds ago; returns how many."""
+        with self._transaction() as db:
+            limit = time.time() - older_than
+            return db.execute("DELETE FROM conversation WHERE deleted <= ?", (limit,)).rowcount
+
+    def _change(self, conversation_id: int, change: str, *values: object, hidden: bool = False) -> None:
+        alive = "" if hidden else " AND deleted IS NULL"
+        with self._transaction() as db:
+            query = f"UPDATE conversation SET {change} WHERE id = ?{alive}"
+            if db.execute(query, (*values, conversation_id)).rowcount == 0:
+                raise _no_conversation(conversation_id)
+
+    # ----------------------------------------------------------------------------------------------- messages
+
+    def messages(self, conversation_id: int) -> list[StoredMessage]:
+        """The shown branch, oldest message first."""
+        self.conversation(conversation_id)
+        return self._branch("SELECT leaf_id FROM conversation WHERE id = ?", conversation_id)
+
+    def branch(self, message_id: int) -> list[StoredMessage]:
+        """From the first message of the conversation down to `message_id`."""
+        return self._branch("SELECT ?", message_id)
+
+    def _branch(self, leaf: str, value: int) -> list[StoredMessage]:
+        query = f"""WITH RECURSIVE branch(id, depth) AS (
+            SELECT ({leaf}), 0
+            UNION ALL
+            SELECT m.parent_id, depth + 1 FROM message m JOIN branch b ON m.id = b.id
+            WHERE m.parent_id IS NOT NULL)
+            SELECT {MESSAGE_COLUMNS} FROM message m JOIN branch b ON m.id = b.id ORDER BY b.depth DESC"""
+        return [message_from(row) for row in self._rows(query, (value,))]
+
+    def message(self, message_id: int) -> StoredMessage:
+        """Raises `NotFound`."""
+        rows = self._rows(f"SELECT {MESSAGE_COLUMNS} FROM message m WHERE m.id = ?", (message_id,))
+        if not rows:
+            raise NotFound(f"there is no message {message_id} in {self.path}")
+        return message_from(rows[0])
+
+    def siblings(self, message_id: int) -> list[int]:
+        """The ids of all answers to the same message, `message_id` among them, oldest first."""
+        query = (
+            "SELECT s.id FROM message s JOIN message m ON m.id = ? "
+            "WHERE s.conversation_id = m.conversation_id AND s.parent_id IS m.parent_id ORDER BY s.id"
+        )
+        return [row[0] for row in self._rows(query, (message_id,))]
+
+    def show_branch(self, message_id: int) -> None:
+        """Show the branch through `message_id`, down to its newest end."""
+        newest = """WITH RECURSIVE below(id) AS (
+            SELECT ? UNION ALL SELECT m.id FROM message m JOIN below b ON m.parent_id = b.id)
+            SELECT max(id) FROM below"""
+        with self._transaction() as db:
+            conversation_id = self.message(message_id).conversation_id
+            leaf = db.execute(newest, (message_id,)).fetchone()[0]
+            db.execute("UPDATE conversation SET leaf_id = ? WHERE id = ?", (leaf, conversation_id))
+
+    def add_message(
+        self,
+        conversation_id: int,
+        role: Role,
+        content: str = "",
+        *,
+        parent_id: int | None = _LEAF,
+        reasoning: str | None = None,
+        model: str | None = None,
+        status: Status = "done",
+        now: float | None = None,
+    ) -> StoredMessage:
+        """Add a message below `parent_id` (default: below the shown branch) and show the branch it ends.
+
+        A reply starts as `status="streaming"` and belongs to this `History` until it is finished.
+
+        Raises:
+            NotFound: no such conversation, or the parent is not one of its messages.
+        """
+        if role not in get_args(Role) or status not in get_args(Status):
+            raise HistoryError(f"a message cannot have role {role!r} and status {status!r}")
+        now = time.time() if now is None else now
+        with self._transaction() as db:
+            conversation = self.conversation(conversation_id)
+            if parent_id == _LEAF:
+                parent_id = conversation.leaf_id
+            if parent_id is not None and self.message(parent_id).conversation_id != conversation_id:
+                raise NotFound(f"message {parent_id} is not in conversation {conversation_id}")
+            owner = self._own() if status == "streaming" else None
+            row = db.execute(
+                "INSERT INTO message (conversation_id, parent_id, role, content, reasoning, model, status, "
+                "owner, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    conversation_id,
+                    parent_id,
+                    role,
+                    _text(content),
+                    _optional(reasoning),
+                    model,
+                    status,
+                    owner,
+                    now,
+                ),
+            )
+            db.execute(
+                "UPDATE conversation SET leaf_id = ?, updated = ? WHERE id = ?",
+                (row.lastrowid, now, conversation_id),
+            )
+            return self.message(cast(int, row.lastrowid))
+
+    def update_message(
+        self,
+        message_id: int,
+        *,
+        content: str,
+        reasoning: str | None = None,
+        reasoning_seconds: float | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> None:
+        """Checkpoint a reply that still streams: all of its text so far.
+
+        Raises:
+            NotFound: it does not stream (any more), or does not exist.
+        """
+        self._write(
+            message_id,
+            "content = ?, reasoning = ?, reasoning_seconds = ?, reasoning_tokens = ?",
+            (_text(content), _optional(reasoning), reasoning_seconds, reasoning_tokens),
+            only="AND status = 'streaming'",
+        )
+
+    def finish_message(
+        self,
+        message_id: int,
+        *,
+        content: str,
+        reasoning: str | None = None,
+        reasoning_seconds: float | None = None,
+        reasoning_tokens: int | None = None,
+        status: Status = "done",
+        stats: ReplyStats | Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Write the last state of a reply. Raises `NotFound`."""
+        numbers = asdict(stats) if isinstance(stats, ReplyStats) else dict(stats or {})
+        self._write(
+            message_id,
+            "content = ?, reasoning = ?, reasoning_seconds = ?, reasoning_tokens = ?, status = ?, "
+            "stats_json = ?, error = ?, owner = NULL",
+            (
+                *(_text(content), _optional(reasoning), reasoning_seconds, reasoning_tokens),
+                *(status, json.dumps(numbers) if numbers else None, _optional(error)),
+            ),
+        )
+
+    def _write(self, message_id: int, change: str, values: tuple[object, ...], only: str = "") -> None:
+        with self._transaction() as db:
+            query = f"UPDATE message SET {change} WHERE id = ? {only}"
+            if db.execute(query, (*values, message_id)).rowcount == 0:
+                raise NotFound(f"there is no such message {message_id} to write in {self.path}")
+
+    def recover(self) -> int:
+        """Mark replies that a crash left "streaming" as "stopped"; returns how many.
+
+        Rows of another app that is still running on the same file, and of this one, are left alone.
+        """
+        recovered = 0
+        query = "SELECT DISTINCT owner FROM message WHERE status = 'streaming'"
+        with self._transaction() as db:
+            tokens = {row[0] for row in db.execute(query)} | set(history_owner.known_owners(self.path))
+            for token in tokens:
+                if token is None or history_owner.is_dead(self.path, token):
+                    recovered += _stop_rows(db, token)
+        return recovered
+
+    def _own(self) -> str:
+        if self._owner is None:
+            self._owner = history_owner.Owner(self.path)
+        return self._owner.token
+
+    # ------------------------------------------------------------------------------------------------- search
+
+    def search(self, query: str, limit: int = 50) -> list[SearchHit]:
+        """Messages that contain every word of `query`, newest first.
+
+        Words are found anywhere, also inside other words. With the full-text index upper and lower case are
+        the same; words of one or two characters are looked for without it, ASCII letters in either case.
+        """
+        words = query.replace("\0", " ").split()
+        if not words or limit <= 0:
+            return []
+        indexed = [word for word in words if len(word) >= 3] if self._full_text else []
+        conditions = ["c.deleted IS NULL", "m.status <> 'streaming'"]
+        values: list[object] = []
+        if indexed:
+            conditions.append("m.id IN (SELECT rowid FROM message_fts WHERE message_fts MATCH ?)")
+            values.append(" AND ".join('"' + word.replace('"', '""') + '"' for word in indexed))
+        for word in words:
+            if word not in indexed:
+                conditions.append("m.content LIKE ? ESCAPE '\\'")
+                values.append("%" + "".join("\\" + c if c in "%_\\" else c for c in word) + "%")
+        rows = self._rows(
+            "SELECT m.conversation_id, m.id, c.title, m.role, m.content, m.created FROM message m "
+            f"JOIN conversation c ON c.id = m.conversation_id WHERE {' AND '.join(conditions)} "
+            "ORDER BY m.id DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [
+            SearchHit(conversation_id, message_id, title, role, snippet(content, words), created)
+            for conversation_id, message_id, title, role, content, created in rows
+        ]
+
+    # ------------------------------------------------------------------------------------------------- inside
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, self._explained():
+            return self._db.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; other threads wait."""
+        with self._lock, self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise HistoryError(f"the conversation store {self.path} is closed already")
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise explain(error, self.path) from error
+
+
+def _stop_rows(db: sqlite3.Connection, owner: str | None) -> int:
+    query = "UPDATE message SET status = 'stopped', owner = NULL WHERE status = 'streaming' AND owner IS ?"
+    return db.execute(query, (owner,)).rowcount
+
+
+def _text(text: str) -> str:
+    """Half a surrogate pair cannot be stored as UTF-8: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text is None else _text(text)
+
+
+def _no_conversation(conversation_id: int) -> NotFound:
+    return NotFound(f"there is no conversation {conversation_id}", hint="It may have been deleted.")

@@ -1,0 +1,47 @@
+"""Events as JSON: one object per line, `type` first, the fields named as in `qwen_mlx.events`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from qwen_mlx.events import Event, ReplyStats
+
+
+def type_name(event: Event) -> str:
+    """`AnswerDelta` -> "answer_delta"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+def as_dictionary(event: Event) -> dict[str, Any]:
+    """The event as plain dictionaries, lists and numbers; `ReplyStats` also carries its two speeds."""
+    return {"type": type_name(event), **_plain(event)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, ReplyStats):
+            fields.update(prefill_speed=value.prefill_speed, decode_speed=value.decode_speed)
+        return fields
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+class JsonWriter:
+    """Writes events to a stream, each as soon as it comes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
+        self._ascii = encoding not in ("utf8", "utf8sig")
+
+    def show(self, event: Event) -> None:
+        self._stream.write(json.dumps(as_dictionary(event), ensure_ascii=self._ascii) + "\n")
+        self._stream.flush()

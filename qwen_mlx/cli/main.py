@@ -1,0 +1,159 @@
+"""`qwen-mlx`: finds the command, imports only what it needs, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from qwen_mlx import __version__
+from qwen_mlx.cli.parser import Parser
+from qwen_mlx.errors import Cancelled, QwenError, UsageError
+
+# Name, and what it does. The file of the same name has `add_arguments(parser)` and `run(args) -> exit code`.
+COMMANDS = {
+    "tui": "the terminal app (the same as `qwen-mlx` alone)",
+    "chat": "ask one question, or talk line by line",
+    "doctor": "what this machine offers, and what may be wrong with it",
+    "bench": "measure how fast a model reads and writes",
+}
+# Commands that people look for and that are not built; the answer says so instead of "no such command".
+PLANNED = ("pull", "list", "show", "verify", "rm", "convert", "quantize", "import", "export", "train", "eval", "serve")
+INTERRUPTED = 130  # as the shell says of a program that SIGINT ended
+BROKEN_PIPE = 141  # the same for SIGPIPE
+BUG = 70  # EX_SOFTWARE of sysexits.h
+_OWN_OPTIONS = ("-h", "--help", "--version", "--debug")
+
+
+def main(argv: Sequence[str] | None = None, **context: Any) -> int:
+    """Run one command line.
+
+    Args:
+        argv: without the program's name; None means `sys.argv`.
+        context: keyword arguments for the command's `run`, such as a runtime factory.
+
+    Returns:
+        The exit code: 0; the `exit_code` of a `QwenError`; 130 when interrupted; 70 for a bug of ours.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = words[: words.index("--")] if "--" in words else words
+    debug = bool(os.environ.get("QWEN_MLX_DEBUG")) or "--debug" in options
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A character the terminal's encoding lacks must not end a reply.
+            stream.reconfigure(errors="replace")
+    try:
+        module, args = parse(words)
+        code = int(module.run(args, **context))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except SystemExit as request:  # --help and --version
+        return request.code if isinstance(request.code, int) else 0
+    except (KeyboardInterrupt, Cancelled):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except QwenError as error:
+        if debug:
+            _complain(traceback.format_exc().rstrip())
+        _complain(f"qwen-mlx: error: {error}")
+        return error.exit_code
+    except Exception as error:
+        from qwen_mlx.cli.jobs import Bug
+
+        details = error.details if isinstance(error, Bug) else traceback.format_exc()
+        if debug:
+            _complain(details.rstrip())
+        what = str(error) if isinstance(error, Bug) else f"{type(error).__name__}: {error}"
+        advice = "" if debug else "; --debug shows where"
+        _complain(f"qwen-mlx: {what}\nThis is a bug in qwen-mlx, not a mistake of yours{advice}.")
+        return BUG
+
+
+def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The command's module and its arguments.
+
+    Raises:
+        UsageError: there is no such command or option.
+        SystemExit: --help or --version was printed.
+    """
+    rest = list(words)
+    own = []
+    while rest and rest[0] in _OWN_OPTIONS:
+        own.append(rest.pop(0))
+    program_parser().parse_args(own)
+    # No command, but perhaps options for the app: `qwen-mlx --model ...`
+    name = "tui" if not rest or rest[0].startswith("-") else rest.pop(0)
+    if name in PLANNED:
+        hint = "To get a model: `hf download ORGANISATION/REPOSITORY`" if name == "pull" else None
+        raise UsageError(f"`qwen-mlx {name}` is planned, but not built yet", hint=hint)
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command {name!r}", expected=", ".join(COMMANDS), hint=_hint(name))
+    module = importlib.import_module(f"qwen_mlx.cli.{name}")
+    return module, command_parser(name).parse_words(rest)
+
+
+def program_parser() -> Parser:
+    """The parser of what stands before the command."""
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    parser = Parser(
+        prog="qwen-mlx",
+        usage="qwen-mlx [COMMAND] [options]",
+        description="Run Qwen models on this machine. Without a command: the terminal app.",
+        epilog=f"commands:\n{commands}\n\n`qwen-mlx COMMAND --help` says more about one.",
+    )
+    version = f"qwen-mlx {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="show the version and exit")
+    _add_debug(parser)
+    return parser
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of what stands after the command `name`, which is one of `COMMANDS`."""
+    module = importlib.import_module(f"qwen_mlx.cli.{name}")
+    parser = Parser(
+        prog=f"qwen-mlx {name}",
+        usage=getattr(module, "USAGE", f"qwen-mlx {name} [options]"),
+        description=getattr(module, "DESCRIPTION", COMMANDS[name][0].upper() + COMMANDS[name][1:] + "."),
+        epilog=getattr(module, "EPILOG", None),
+    )
+    module.add_arguments(parser)
+    _add_debug(parser)
+    return parser
+
+
+def _add_debug(parser: Parser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show where an error came from (also: QWEN_MLX_DEBUG=1)")
+
+
+def _hint(name: str) -> str:
+    import difflib
+
+    if near := difflib.get_close_matches(name, COMMANDS, n=1):
+        return f"Did you mean `qwen-mlx {near[0]}`?"
+    return 'To ask a question: `qwen-mlx chat "your question"`'
+
+
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """Whoever read our output is gone; without this, Python complains once more when it exits."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""The program as a whole: what it imports, which command it finds, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from qwen_mlx import __version__
+from qwen_mlx.cli import main as program
+from qwen_mlx.cli.main import COMMANDS, PLANNED, main
+from qwen_mlx.errors import Cancelled, NotFound, QwenError
+
+HEAVY = ("mlx", "numpy", "textual", "tokenizers", "jinja2", "asyncio", "sqlite3", "qwen_mlx.runtime")
+
+
+def python(code, **options):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["chat", "--help"], ["tui", "--help"], ["nonsense"]])
+def test_nothing_heavy_is_imported_to_print_a_text(words):
+    code = f"import sys; from qwen_mlx.cli.main import main; main({words!r}); print(sorted(sys.modules))"
+    modules = eval(python(code).stdout.splitlines()[-1])
+    assert "qwen_mlx.cli.main" in modules
+    assert [name for name in HEAVY if name in modules] == []
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, text in COMMANDS.items():
+        assert name in out and text in out
+
+
+def test_no_command_is_both_there_and_planned():
+    assert set(PLANNED).isdisjoint(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: qwen-mlx {name}") and "--debug" in out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"qwen-mlx {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["chta", "hi"], "Did you mean `qwen-mlx chat`?"),
+        (["What is 1 + 1?"], 'qwen-mlx chat "your question"'),
+        (["pull", "Qwen/Qwen3-8B"], "not built yet. To get a model: `hf download"),
+        (["train", "--help"], "`qwen-mlx train` is planned, but not built yet"),
+        (["doctor", "--nix"], "unrecognized arguments: --nix. See `qwen-mlx doctor --help`"),
+        (["doctor", "more"], "unrecognized arguments: more"),
+        (["doctor", "--", "more"], "unrecognized arguments: more"),
+        (["--nix"], "unrecognized arguments: --nix"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words, expected, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("qwen-mlx: error: ") and expected in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A command `doctor` that does what it is given."""
+
+    def set_command(run):
+        module = types.SimpleNamespace(add_arguments=lambda parser: None, run=run)
+        monkeypatch.setattr(program.importlib, "import_module", lambda name: module)
+
+    return set_command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(NotFound("no such model", hint="Look elsewhere."), 3), (QwenError("it failed"), 1)]
+)
+def test_our_errors_are_one_line_and_an_exit_code(error, code, command, capsys):
+    def run(args):
+        raise error
+
+    command(run)
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().err == f"qwen-mlx: error: {error}\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled()])
+def test_an_interruption_is_quiet(error, command, capsys):
+    def run(args):
+        raise error
+
+    command(run)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bug_shows_its_traceback_only_when_asked(command, capsys, monkeypatch):
+    def run(args):
+        raise KeyError("lost")
+
+    command(run)
+    assert main(["doctor"]) == 70
+    err = capsys.readouterr().err
+    assert "KeyError: 'lost'" in err and "This is a bug" in err and "Traceback" not in err
+    for words, variable in ((["doctor", "--debug"], ""), (["--debug", "doctor"], ""), (["doctor"], "1")):
+        monkeypatch.setenv("QWEN_MLX_DEBUG", variable)
+        assert main(words) == 70
+        assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_exit_code_is_the_commands(command):
+    command(lambda args: 5)
+    assert main(["doctor"]) == 5
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    """`qwen-mlx doctor | head -n 0`: no traceback, and the code a pipe's end has everywhere."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys, qwen_mlx.cli.doctor as d; d._device_facts = dict; from qwen_mlx.cli.main import main; "
+    code += "sys.exit(main(['doctor']))"
+    with os.fdopen(writer, "w") as stdout:
+        result = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_another():
+    code = (
+        "import sys; from qwen_mlx.cli.main import main; from tests.cli.fake_runtime import *; "
+        "sys.exit(main(['chat', 'x'], new_runtime=FakeRuntime(answering('75 \\u4f60'))))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path.cwd())}
+    result = python(code, env=environment, stdin=subprocess.DEVNULL)
+    assert (result.returncode, result.stdout) == (0, "75 ?\n")

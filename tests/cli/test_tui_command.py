@@ -1,0 +1,55 @@
+"""`qwen-mlx` alone: it starts the app with a runtime and the history, or says why it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from qwen_mlx.cli.main import main
+from tests.cli.fake_runtime import FakeRuntime
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What the app was started with."""
+    calls = []
+
+    def run(runtime, history=None, *, model=None, theme=None, mouse=True):
+        calls.append({"runtime": runtime, "model": model, "theme": theme, "mouse": mouse})
+        return 0
+
+    monkeypatch.setattr("tui.app.run", run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [([], "demo"), (["tui"], "demo"), (["tui", "-m", "org/one"], "org/one"), (["--model", "org/one"], "org/one")],
+)
+def test_starts_the_app(words, model, started, terminal, stdin):
+    stdin(None)
+    terminal()
+    runtime = FakeRuntime()
+    assert main(words, new_runtime=runtime) == 0
+    assert started == [{"runtime": runtime, "model": model, "theme": None, "mouse": True}]
+
+
+def test_how_it_looks(started, terminal, stdin):
+    stdin(None)
+    terminal()
+    assert main(["--theme", "qwen-light", "--no-mouse"], new_runtime=FakeRuntime()) == 0
+    assert (started[0]["theme"], started[0]["mouse"]) == ("qwen-light", False)
+
+
+def test_the_default_model_is_a_variable(started, terminal, stdin, monkeypatch):
+    monkeypatch.setenv("QWEN_MLX_MODEL", "org/mine")
+    stdin(None)
+    terminal()
+    assert main([], new_runtime=FakeRuntime()) == 0
+    assert started[0]["model"] == "org/mine"
+
+
+def test_without_a_terminal_it_says_what_to_do(started, stdin, capsys):
+    stdin(b"hello")
+    assert main([], new_runtime=FakeRuntime()) == 2
+    assert "qwen-mlx chat" in capsys.readouterr().err
+    assert started == []
