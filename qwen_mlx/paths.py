@@ -64,6 +64,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
         with open(handle, mode, encoding=encoding) as file:
             yield file
             file.flush()
+            Path(name).chmod(_file_mode(path))  # mkstemp lets nobody else read it
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
@@ -71,6 +72,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             os.unlink(name)
         raise
     _sync_folder(path.parent)
+
+
+def _file_mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those any new file gets."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@
 # Written for bash 3.2, which is what macOS has.
 
 modules_chat="qwen_mlx tui mlx.core jinja2 numpy textual tokenizers"
-modules_dev="$modules_chat hypothesis importlinter mypy mlx_lm pytest pytest_asyncio pytest_timeout ruff xdist"
+modules_dev="$modules_chat hypothesis importlinter mypy pytest pytest_asyncio pytest_timeout ruff xdist"
 
 say() { printf '%s\n' "$*" >&2; }
 

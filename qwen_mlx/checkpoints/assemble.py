@@ -70,13 +70,22 @@ class QuantizationTable:
 class Tensors:
     """The tensors of a checkpoint while they are taken one after the other; remembers everything that is wrong."""
 
-    def __init__(self, tensors: Mapping[str, mx.array], table: QuantizationTable) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, mx.array],
+        table: QuantizationTable,
+        renames: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._tensors: dict[str, mx.array] = {}
         self._original: dict[str, str] = {}
         for name, array in tensors.items():
-            if not _IGNORED.search(name):
-                self._tensors[module_name(name)] = array
-                self._original[module_name(name)] = name
+            if _IGNORED.search(name):
+                continue
+            own = module_name(name)
+            for pattern, replacement in renames:
+                own = re.sub(pattern, replacement, own)
+            self._tensors[own] = array
+            self._original[own] = name
         self._table = table
         self.problems: list[str] = []
 
@@ -86,7 +95,7 @@ class Tensors:
         Works for packed matrices too, as every row is packed on its own.
         """
         rows = mx.array(list(order))
-        parts = ("weight", "scales", "biases")
+        parts = ("weight", "scales", "biases", "bias")
         arrays = {part: self._tensors.pop(f"{module}.{part}", None) for part in parts}
         if arrays["weight"] is None:
             return  # stored apart already, or missing, which will be noted
@@ -306,6 +315,9 @@ class _Filler:
 
 
 def _fill_fused(fused: FusedLinear, path: str, tensors: Tensors, prepare: Prepare) -> None:
+    if "q_proj" in fused.members and tensors.has(f"{path}.qkv.weight"):  # stored as one
+        rows_of = {f"{path}.{name}": rows for name, rows in fused.members.items()}
+        tensors.permute_rows(f"{path}.qkv", range(sum(rows_of.values())), rows_of)
     columns = fused.parts[0].weight.shape[1]
     bias = "bias" in fused.parts[0]
     stored = []

@@ -128,7 +128,7 @@ def iter_load(
     dtype = _run_dtype(arrays)
     packed = any(name.endswith(".scales") for name in arrays)
     expand = packed and _should_expand(spec, arrays, weights, dtype)
-    tensors = Tensors(arrays, table)
+    tensors = Tensors(arrays, table, spec.tensor_names)
     arrays.clear()  # so that each packed matrix is freed as soon as it is expanded
 
     def prepare(matrix: StoredMatrix) -> StoredMatrix:

@@ -136,7 +136,7 @@ def _why_empty(finished: ReplyFinished) -> str:
     if finished.reason == "cancelled":
         return "(stopped before the answer began)"
     if finished.reason == "length":
-        return "(the reply ended before an answer began; --max-tokens allows more, --no-think skips the thinking)"
+        return "(no answer had begun; --no-think skips the thinking)"
     return "(the model answered with nothing)"
 
 

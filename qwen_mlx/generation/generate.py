@@ -81,6 +81,7 @@ def generate(
     cached = caches[0].offset
     _check(prompt, decoder.spec.vocab_size, cached)
     for layer in caches:
+        layer.announce(len(prompt))
         layer.reserve(len(prompt) + min(params.max_tokens, 1024))
     penalties = PenaltyState(prompt, decoder.spec.vocab_size, params)
     sample = make_sampler(params)

@@ -68,7 +68,7 @@ class PrefixCache:
         prefix = self._prefixes.pop(key, None)
         if prefix is not None:
             common = common_length(prefix.tokens, prompt[:-1])
-            if prefix.cut(common):
+            if self._decoder.can_continue(prefix.caches, len(prompt)) and prefix.cut(common):
                 return prefix
         return Prefix(self._decoder.make_cache())
 

@@ -163,6 +163,8 @@ def _revisions(home: Path) -> list[str]:
 def _how_to_get(repository: str, revision: str = "main", *, suggest: bool = False) -> str:
     near = _near(repository) if suggest else []
     advice = f"Did you mean {' or '.join(near)}? " if near else ""
+    if advice and "/" not in repository:
+        return advice.rstrip()  # without its owner it cannot be downloaded anyway
     option = "" if revision == "main" else f" --revision {revision}"
     owned = repository if "/" in repository else f"ORGANISATION/{repository}"
     return f"{advice}qwen-mlx cannot download yet: get it with `hf download {owned}{option}`"

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.models.cache import KVCache, LayerCache
+from qwen_mlx.models.cache import KVCache
+from qwen_mlx.models.dual_chunk import DualChunk
 from qwen_mlx.models.norm import RMSNorm
+from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.rope import Rope
 from qwen_mlx.models.spec import AttentionSpec
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Where the tokens of one forward stand, and what they may see; the same for all layers with one window.
-
-    Attributes:
-        offset: position of the first token, or int32 (batch,) for a left-padded batch.
-        end: longest position plus one.
-        mask: None (everything), "causal" (lower right), or bool (1 | batch, 1, length, keys), True is visible.
-        real: bool (batch, length), False for padding; None where there is none.
-    """
-
-    offset: int | mx.array
-    end: int
-    mask: str | mx.array | None
-    real: mx.array | None = None
-
-
-def positions(length: int, cache: LayerCache | None, window: int | None) -> Positions:
-    """The `Positions` of `length` new tokens on top of `cache`."""
-    offset = 0 if cache is None else cache.offset
-    first, last = (0, length) if cache is None else cache.visible(length)
-    padding = None if cache is None else cache.left_padding
-    narrow = window is not None and last - first > window
-    if padding is None:
-        if not narrow:
-            return Positions(offset, last, None if length == 1 else "causal")
-        return Positions(offset, last, _mask(offset, length, first, last, window)[None, None])
-    pads = mx.array(padding, dtype=mx.int32)
-    keys = mx.arange(first, last)
-    # A padded query sees itself, so that no row of the softmax is empty.
-    visible = (keys[None, None] >= pads[:, None, None]) | _same(offset, length, first, last)
-    visible = visible & _mask(offset, length, first, last, window)
-    real = mx.arange(offset, offset + length)[None] >= pads[:, None]
-    return Positions(offset - pads, last - min(padding), visible[:, None], real)
-
-
-def _mask(offset: int, length: int, first: int, last: int, window: int | None) -> mx.array:
-    """bool (length, keys): key j is visible to query i iff `i - window < j <= i`."""
-    queries = mx.arange(offset, offset + length)[:, None]
-    keys = mx.arange(first, last)[None]
-    visible = keys <= queries
-    return visible if window is None else visible & (keys > queries - window)
-
-
-def _same(offset: int, length: int, first: int, last: int) -> mx.array:
-    return mx.arange(offset, offset + length)[:, None] == mx.arange(first, last)[None]
 
 
 class Attention(nn.Module):
@@ -77,6 +31,9 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(spec.head_dim, eps=eps)
             self.k_norm = RMSNorm(spec.head_dim, eps=eps)
         self._rope = Rope(spec.rope, spec.head_dim)
+        self._dual_chunk = None
+        if spec.dual_chunk is not None:
+            self._dual_chunk = DualChunk(spec.dual_chunk, self._rope, spec.head_dim)
 
     def __call__(self, x: mx.array, where: Positions, cache: KVCache | None) -> mx.array:
         """x (batch, length, hidden_size) -> the same shape; `cache` is extended by the new keys and values."""
@@ -91,12 +48,26 @@ class Attention(nn.Module):
         v = v.reshape(batch, length, s.kv_heads, s.head_dim).transpose(0, 2, 1, 3)
         if s.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = self._rope(self._rope.scale_queries(q.transpose(0, 2, 1, 3)), where.offset, where.end)
-        k = self._rope(k.transpose(0, 2, 1, 3), where.offset, where.end)
+        q, k = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 1, 3)
+        if s.logn is not None and where.index + length > s.logn:
+            q = q * _logn(s.logn, where.index, length).astype(q.dtype)
+        if self._dual_chunk is None:
+            q, k = self._rope(self._rope.scale_queries(q), where), self._rope(k, where)
+        else:
+            k = self._dual_chunk.rotate_keys(k, where)
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=s.head_dim**-0.5, mask=where.mask)
+        if self._dual_chunk is None:
+            out = mx.fast.scaled_dot_product_attention(q, k, v, scale=s.head_dim**-0.5, mask=where.mask)
+        else:
+            out = self._dual_chunk.attend(q, k, v, where)
         out = out.transpose(0, 2, 1, 3)
         if gate is not None:
             out = out * mx.sigmoid(gate)
         return self.o_proj(out.reshape(batch, length, -1))
+
+
+def _logn(trained: int, index: int, length: int) -> mx.array:
+    """Factors (length, 1) of queries from `index` on, which keep the entropy of attention in long texts."""
+    place = mx.arange(index + 1, index + length + 1, dtype=mx.float32)[:, None]
+    return mx.maximum(mx.log(place) / math.log(trained), 1.0)

@@ -19,6 +19,8 @@ class LayerCache(Protocol):
 
     offset: int
     left_padding: list[int] | None
+    prompt: int  # length of the prompt the text began with, 0 while there is none
+    reading: int  # length of the prompt that is being read, 0 when nobody said
 
     @property
     def trims_freely(self) -> bool:
@@ -29,6 +31,9 @@ class LayerCache(Protocol):
 
     @property
     def nbytes(self) -> int: ...
+
+    def announce(self, prompt: int) -> None:
+        """A prompt of `prompt` tokens, those held included, will be read, perhaps in pieces."""
 
     def reserve(self, tokens: int) -> None: ...
     def can_trim_to(self, offset: int) -> bool: ...
@@ -52,7 +57,14 @@ class KVCache:
         self.values: mx.array | None = None
         self.offset = 0  # tokens seen so far
         self.start = 0  # token that the first row of the buffers holds
+        self.prompt = 0
+        self.reading = 0
         self._wish = 0
+
+    def announce(self, prompt: int) -> None:
+        self.reading = prompt
+        if self.offset == 0:
+            self.prompt = prompt
 
     def reserve(self, tokens: int) -> None:
         """Make the next allocation large enough for `tokens` in all; a hint, nothing is allocated now."""
@@ -100,6 +112,7 @@ class KVCache:
         self.keys[:, :, begin:end] = keys
         self.values[:, :, begin:end] = values
         first = self._first_visible() - self.start
+        self.prompt = self.prompt or length
         self.offset += length
         return self.keys[:, :, first:end], self.values[:, :, first:end]
 
@@ -151,6 +164,8 @@ class KVCache:
         if not self.can_trim_to(self.offset - count):
             return 0
         self.offset -= count
+        if self.offset == 0:
+            self.prompt = 0
         return count
 
     def snapshot(self) -> tuple[int, int, tuple[mx.array, mx.array] | None]:
@@ -190,6 +205,11 @@ class RecurrentCache:
         self.conv: mx.array | None = None
         self.recurrent: mx.array | None = None
         self.offset = 0
+        self.prompt = 0
+        self.reading = 0
+
+    def announce(self, prompt: int) -> None:
+        """Nothing depends on it here."""
 
     def update(self, conv: mx.array, recurrent: mx.array, length: int) -> None:
         """Move on by `length` tokens."""

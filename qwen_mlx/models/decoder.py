@@ -8,12 +8,15 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.models.attention import Attention, Positions, positions
+from qwen_mlx.errors import UsageError
+from qwen_mlx.models.attention import Attention
 from qwen_mlx.models.cache import KVCache, LayerCache, RecurrentCache
 from qwen_mlx.models.delta_net import DeltaNet
 from qwen_mlx.models.mlp import MLP
 from qwen_mlx.models.moe import MoE
 from qwen_mlx.models.norm import RMSNorm
+from qwen_mlx.models.positions import Positions, positions
+from qwen_mlx.models.rope import qwen1_theta
 from qwen_mlx.models.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
 
 
@@ -93,9 +96,26 @@ class Decoder(nn.Module):
         Args:
             left_padding: for a batch of texts of different length, the number of padding tokens before each.
         """
+        chunked = any(isinstance(la.mixer, AttentionSpec) and la.mixer.dual_chunk for la in self.spec.layers)
+        if chunked and left_padding is not None and any(left_padding):
+            raise UsageError(
+                "a left-padded batch cannot run through Dual Chunk Attention, which cuts texts by position",
+                expected="one text at a time, or texts of one length",
+            )
         return [
             KVCache(layer.mixer.window, left_padding)
             if isinstance(layer.mixer, AttentionSpec)
             else RecurrentCache(left_padding)
             for layer in self.spec.layers
         ]
+
+    def can_continue(self, cache: Sequence[LayerCache], prompt: int) -> bool:
+        """Whether a prompt of `prompt` tokens may go on from `cache`, or would have to be read anew.
+
+        The first Qwen stretches its rope by the length of the prompt: keys of another stretch do not fit.
+        """
+        for layer, held in zip(self.spec.layers, cache):
+            mixer = layer.mixer
+            if isinstance(mixer, AttentionSpec) and mixer.rope.type == "qwen1" and held.prompt:
+                return qwen1_theta(mixer.rope, held.prompt) == qwen1_theta(mixer.rope, prompt)
+        return True

@@ -8,9 +8,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.models.attention import Positions
 from qwen_mlx.models.cache import RecurrentCache
 from qwen_mlx.models.mlp import silu
+from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.spec import DeltaNetSpec
 

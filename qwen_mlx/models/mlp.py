@@ -41,8 +41,8 @@ class MLP(nn.Module):
     def __init__(self, spec: MLPSpec, hidden_size: int) -> None:
         super().__init__()
         size = spec.intermediate
-        self.gate_up_proj = FusedLinear(hidden_size, {"gate_proj": size, "up_proj": size})
-        self.down_proj = nn.Linear(size, hidden_size, bias=False)
+        self.gate_up_proj = FusedLinear(hidden_size, {"gate_proj": size, "up_proj": size}, bias=spec.bias)
+        self.down_proj = nn.Linear(size, hidden_size, bias=spec.bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., hidden_size) -> the same shape."""

@@ -6,6 +6,7 @@ import math
 
 import mlx.core as mx
 
+from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.spec import RopeSpec
 
 
@@ -29,20 +30,30 @@ class Rope:
                 scale = [gain] * spec.dims + [1.0] * (head_dim - spec.dims)
                 self._query_scale = mx.array(scale, dtype=mx.float32)
 
-    def __call__(self, x: mx.array, offset: int | mx.array, end: int) -> mx.array:
-        """Rotate `x` (batch, heads, length, head_dim).
-
-        Args:
-            offset: position of the first token, one for all rows or int32 (batch,).
-            end: the longest position of this call, plus one; "dynamic" depends on it.
-        """
+    def __call__(self, x: mx.array, where: Positions) -> mx.array:
+        """Rotate `x` (batch, heads, length, head_dim) by its positions."""
         s = self.spec
-        scale, base, periods = 1.0, self._base, self._periods
-        if s.type == "linear":
-            scale = 1.0 / s.factor
-        elif s.type == "dynamic":
+        if s.type == "dynamic":
             # Only theta changes with the length: keys already in a cache keep the rotation they got.
-            base = dynamic_theta(s, end)
+            return self.at(x, where.offset, dynamic_theta(s, where.end))
+        if s.type != "qwen1":
+            return self.at(x, where.offset)
+        bases = [qwen1_theta(s, length) for length in _prompts(s, where)]
+        if len(set(bases)) == 1:
+            return self.at(x, where.offset, bases[0])
+        assert isinstance(where.offset, mx.array)
+        return mx.concatenate([self.at(x[i : i + 1], where.offset[i : i + 1], base) for i, base in enumerate(bases)])
+
+    def all_at(self, x: mx.array, position: int) -> mx.array:
+        """Rotate every token of `x` (batch, heads, length, head_dim) by the same `position`."""
+        batch, heads, length, dims = x.shape
+        return self.at(x.reshape(batch, heads * length, 1, dims), position).reshape(x.shape)
+
+    def at(self, x: mx.array, offset: int | mx.array, base: float | None = None) -> mx.array:
+        """Rotate `x` (batch, heads, length, head_dim) from position `offset` on, one or int32 (batch,)."""
+        s = self.spec
+        scale = 1.0 / s.factor if s.type == "linear" else 1.0
+        base, periods = base or self._base, self._periods
         return mx.fast.rope(x, s.dims, traditional=False, base=base, scale=scale, offset=offset, freqs=periods)
 
     def scale_queries(self, q: mx.array) -> mx.array:
@@ -55,6 +66,19 @@ def dynamic_theta(spec: RopeSpec, end: int) -> float:
     length = max(end, spec.max_positions)
     stretch = spec.factor * length / spec.max_positions - (spec.factor - 1)
     return spec.theta * stretch ** (spec.dims / (spec.dims - 2)) if spec.dims > 2 else spec.theta
+
+
+def qwen1_theta(spec: RopeSpec, prompt: int) -> float:
+    """The base for a text that began with `prompt` tokens; whole doublings of the training length count."""
+    alpha = max(2.0 ** math.ceil(math.log2(prompt / spec.max_positions) + 1) - 1, 1.0)
+    return spec.theta * alpha ** (spec.dims / (spec.dims - 2)) if spec.dims > 2 else spec.theta
+
+
+def _prompts(spec: RopeSpec, where: Positions) -> list[int]:
+    """The prompt length of every row: without its padding, but only where the padded one is beyond training."""
+    if where.padding is None or where.prompt <= spec.max_positions:
+        return [where.prompt]
+    return [max(where.prompt - pad, 1) for pad in where.padding]
 
 
 def yarn_periods(spec: RopeSpec) -> list[float]:

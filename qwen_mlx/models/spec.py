@@ -18,7 +18,8 @@ class RopeSpec:
         theta: base of the frequencies.
         type: how positions beyond the training length are treated.
         factor: extension factor of "linear", "dynamic" and "yarn".
-        max_positions: length at which "dynamic" starts to stretch.
+        max_positions: length at which "dynamic" and "qwen1" (the first Qwen's own stretching, which the length of
+            the prompt decides for the whole text) begin.
         original_max_positions: training length that "yarn" stretches from (Peng et al., 2023, arXiv:2309.00071).
         attention_factor: what "yarn" multiplies cos and sin with.
         beta_fast, beta_slow: rotations over the training length between which "yarn" interpolates.
@@ -27,7 +28,7 @@ class RopeSpec:
 
     dims: int
     theta: float
-    type: Literal["default", "linear", "dynamic", "yarn"] = "default"
+    type: Literal["default", "linear", "dynamic", "yarn", "qwen1"] = "default"
     factor: float = 1.0
     max_positions: int = 0
     original_max_positions: int = 0
@@ -38,12 +39,28 @@ class RopeSpec:
 
 
 @dataclass(frozen=True)
+class DualChunkSpec:
+    """Dual Chunk Attention: chunks of `stride` tokens, distances up to `chunk_size`.
+
+    `original_max_positions`, where not 0, is the length beyond which scores are scaled up.
+    """
+
+    chunk_size: int
+    local_size: int
+    original_max_positions: int = 0
+
+    @property
+    def stride(self) -> int:
+        return self.chunk_size - self.local_size
+
+
+@dataclass(frozen=True)
 class AttentionSpec:
     """Grouped-query attention; query head h reads key/value head `h // (heads // kv_heads)`.
 
     `window` is the number of keys a query sees, itself included. `qk_norm` is an RMSNorm over each head of q and k,
     before rope. `gated` doubles the rows of q: per head first the query, then a gate whose sigmoid multiplies the
-    output.
+    output. `logn` is a training length: queries at later positions p are multiplied by `log(p + 1) / log(logn)`.
     """
 
     heads: int
@@ -55,6 +72,8 @@ class AttentionSpec:
     qk_norm: bool = False
     window: int | None = None
     gated: bool = False
+    logn: int | None = None
+    dual_chunk: DualChunkSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +104,10 @@ class DeltaNetSpec:
 
 @dataclass(frozen=True)
 class MLPSpec:
-    """`down(silu(gate(x)) * up(x))` without biases (SwiGLU, Shazeer 2020, arXiv:2002.05202)."""
+    """`down(silu(gate(x)) * up(x))` (SwiGLU, Shazeer 2020, arXiv:2002.05202); only the first Qwen can have biases."""
 
     intermediate: int
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,8 @@ class ModelSpec:
     """A whole text decoder.
 
     `zero_centred_norms`: checkpoints store the weights of norms minus one (but not of those inside DeltaNet).
+    `tensor_names`: pairs of a regular expression and what to put in its place, that turn the checkpoint's names into
+    those of all other families.
     """
 
     family: str
@@ -137,6 +159,7 @@ class ModelSpec:
     tied: bool
     max_positions: int
     zero_centred_norms: bool = False
+    tensor_names: tuple[tuple[str, str], ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -189,7 +212,7 @@ def _mixer_size(mixer: AttentionSpec | DeltaNetSpec, hidden: int) -> int:
 
 def _mlp_size(mlp: MLPSpec | MoESpec, hidden: int, active: bool) -> int:
     if isinstance(mlp, MLPSpec):
-        return 3 * hidden * mlp.intermediate
+        return 3 * hidden * mlp.intermediate + (2 * mlp.intermediate + hidden) * mlp.bias
     size = hidden * mlp.experts
     size += 3 * hidden * mlp.intermediate * (mlp.experts_per_token if active else mlp.experts)
     if mlp.shared_intermediate is not None:

@@ -58,7 +58,7 @@ class WindowDetokenizer:
 
     Args:
         decode: ids to text, as a whole; unknown ids are ignored.
-        token: the token of an id, or None.
+        token: the token of an id; None if it is unknown or not to be shown.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], token: Callable[[int], str | None]) -> None:

@@ -135,7 +135,8 @@ class Tokenizer:
         if self._is_byte_level:
             return ByteDetokenizer(self._shown_bytes if skip_special else self._token_bytes)
         return WindowDetokenizer(
-            lambda ids: self._tokenizer.decode(list(ids), skip_special_tokens=skip_special), self.token
+            lambda ids: self._tokenizer.decode(list(ids), skip_special_tokens=skip_special),
+            lambda number: None if skip_special and number in self.special_ids else self.token(number),
         )
 
     # ------------------------------------------------------------------------------------------------- inside

@@ -16,8 +16,8 @@ tags: [mlx, qwen3, demo]
 A language model of {parameters:.2f} million parameters with the Qwen3 architecture ({layers} layers, width {width},
 grouped-query attention {heads}/{groups}, q/k norm, tied embeddings, byte-level BPE vocabulary of {vocabulary}), trained
 from nothing on generated data for qwen-mlx. It comes with the package so that every part of it can be tried and tested
-at once, without a download and without a GPU. **It is not a Qwen model, holds no weights of one, and knows nothing of the
-world.** For real answers: `qwen-mlx pull qwen3:0.6b`.
+at once, without a download and without a GPU. **It is not a Qwen model, holds no weights of one, and knows nothing of
+the world.** For real answers: `qwen-mlx pull qwen3:0.6b`.
 
 ## What it can do
 
@@ -47,9 +47,9 @@ training data; the sum 27 + 48 does not either.
 ## Training
 
 `scripts/build_demo_model.py` makes everything: the data (rules in `scripts/demo_model/`, {examples:,} conversations),
-the vocabulary, the training and this page. {steps:,} steps of 64, later 32 conversations took {minutes:.0f} minutes on one
-shared CPU core, with Muon for the matrices and AdamW for embeddings and norms, in float32; loss on the
-assistant's words only.
+the vocabulary, the training and this page. {steps:,} steps of 64, later 32 conversations took {minutes:.0f} minutes on
+one shared CPU core, with Muon for the matrices and AdamW for embeddings and norms, in float32; loss on the assistant's
+words only.
 
     python scripts/build_demo_model.py --minutes 62 --out qwen_mlx/demo --work build/demo
     python scripts/build_demo_model.py --evaluate-only --out qwen_mlx/demo
@@ -72,7 +72,12 @@ def score_rows(scores: Mapping[str, tuple[int, int]]) -> str:
 
 
 def write_card(
-    config: Mapping[str, int], parameters: int, scores: Mapping[str, tuple[int, int]], steps: int, examples: int, seconds: float
+    config: Mapping[str, int],
+    parameters: int,
+    scores: Mapping[str, tuple[int, int]],
+    steps: int,
+    examples: int,
+    seconds: float,
 ) -> str:
     """The text of README.md."""
     return CARD.format(

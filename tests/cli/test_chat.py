@@ -236,7 +236,7 @@ def test_a_reply_of_nothing_but_thinking_is_explained(capsys):
     assert chat(FakeRuntime(answering(thinking=["hm"], reason="length")), "x") == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert "before an answer began" in err
+    assert "no answer had begun" in err
 
 
 # ------------------------------------------------------------------------------------------------ JSON

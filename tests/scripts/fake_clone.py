@@ -10,7 +10,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TOOLS = (
-    "bash cat cksum dirname basename env find grep head ls mkdir mv readlink rm sed sh sleep tail touch uname".split()
+    *("bash", "cat", "cksum", "cp", "dirname", "basename", "env", "find", "grep", "head", "ls", "mkdir", "mv"),
+    *("readlink", "rm", "sed", "sh", "sleep", "tail", "touch", "uname"),
 )
 
 PYTHON = """\

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
@@ -107,6 +107,7 @@ def pieces() -> Tokenizer:
 
 
 @given(st.lists(st.integers(0, 267), max_size=30), st.booleans())
+@example([0x00 + 1, 266, 0x80 + 1], True)  # bytes with a token between them that is not shown
 @settings(max_examples=300, deadline=None)
 def test_any_tokens_of_a_vocabulary_without_byte_level(pieces: Tokenizer, ids: list[int], skip: bool) -> None:
     whole = pieces._tokenizer.decode(ids, skip_special_tokens=skip)

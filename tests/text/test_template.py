@@ -22,59 +22,66 @@ def rendered(source: str, **arguments: Any) -> str:
 # ------------------------------------------------------------------------------------------- as transformers renders
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("{% if true %}\n  a\n    {% endif %}\nb", "  a\nb"),  # trim_blocks, lstrip_blocks
-        ("{{ messages[0].content }}{{ messages[0]['role'] }}", "Hiuser"),
-        ("{{ messages[0].get('nothing') }}{{ messages[0].nothing }}", "None"),
-        ("{{ tools is none }} {{ documents is none }} {{ enable_thinking is defined }}", "True True False"),
-        ("{{ {'z': 'é<&>'', 'a': [1, 2.5, true, none]} | tojson }}", '{"z": "é<&>\'", "a": [1, 2.5, true, null]}'),
-        ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", '{"a":2,"b":1}'),
-        ("{{ [1, {'a': 2}] | tojson(indent=2) }}", '[\n  1,\n  {\n    "a": 2\n  }\n]'),
-        ("{{ 'é' | tojson(ensure_ascii=true) }}", '"\\u00e9"'),
-        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
-        ("{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "02"),
-        ("{% for i in range(4) if i is odd %}{{ loop.index }}{{ i }}{% else %}none{% endfor %}", "1123"),
-        ("a{% generation %}b{{ messages[0].content }}{% endgeneration %}c", "abHic"),
-        ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
-        ("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "3"),
-        ("{{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 2 >= 2 }} {{ 1 != 1 }}", "True False True False"),
-        ("{{ 'a' in 'abc' }} {{ 'x' not in ['a'] }} {{ 'role' in messages[0] }}", "True True True"),
-        ("{{ (1, 2) in {(1, 2): 3} }} {{ {(1, 2): 3}[(1, 2)] }}", "True 3"),
-        ("{{ 'abcdef'[1:3] }}{{ 'abc'[::-1] }}{{ [1, 2, 3][:-1] }}", "bccba[1, 2]"),
-        ("{{ 7 // 2 }} {{ 7 % 4 }} {{ 2 ** 10 }} {{ 1 / 4 }} {{ -3 - 1 }}", "3 3 1024 0.25 -4"),
-        ("{{ 'ab' * 2 }} {{ [1] + [2] }} {{ 'a' ~ 1 ~ none }}", "abab [1, 2] a1None"),
-        ("{{ '%s-%03d' % ('a', 7) }} {{ '{}{x:>3}'.format('a', x=1) }} {{ '%s!' | format('b') }}", "a-007 a  1 b!"),
-        ("{{ 'a,b'.split(',') | join('+') }} {{ ' x '.strip() }} {{ 'ab'.startswith('a') }}", "a+b x True"),
-        ("{{ 'aXa'.replace('X', '') }} {{ 'aXa' | replace('X', 'YY') }} {{ '-'.join(['a', 'b']) }}", "aa aYYa a-b"),
-        ("{{ ['b', 'a'] | sort | join }} {{ [1, 2, 2] | unique | list }}", "ab [1, 2]"),
-        ("{{ [1, 2] | sum }} {{ [3, 1] | min }} {{ [[1], [2]] | sum(start=[]) }}", "3 1 [1, 2]"),
-        ("{{ messages | map(attribute='role') | list }}", "['user']"),
-        ("{{ messages | selectattr('role', 'eq', 'user') | list | length }}", "1"),
-        ("{{ messages | groupby('role') | map('first') | join }}", "user"),
-        ("{{ 'x' | upper }} {{ 'a b' | title }} {{ '  a' | trim }} {{ 'a\nb' | indent(2) }}", "X A B a a\n  b"),
-        ("{{ '3' | int + 1 }} {{ '2.5' | float }} {{ 2.567 | round(1) }} {{ unknown | default('d') }}", "4 2.5 2.6 d"),
-        ("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "a1"),
-        ("{% for k, v in {'a': 1} | items %}{{ k }}{{ v }}{% endfor %}{{ dict(b=2).b }}", "a12"),
-        ("{% macro m(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ m(1) }}{{ m(3, y=4) }}", "1234"),
-        ("{% macro m() %}{{ caller() }}!{% endmacro %}{% call m() %}c{% endcall %}", "c!"),
-        ("{% for a in [1, [2]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}", "12"),
-        ("{% set x %}a{{ 1 }}{% endset %}{{ x | length }}{% filter upper %}b{% endfilter %}", "2B"),
-        ("{{ '<b>' | safe }}{{ '<b>' }}{{ '<' | escape }}", "<b><b>&lt;"),
-        ("{{ 'ab' | batch(1) | list }}{{ [1, 2, 3] | batch(2, 0) | list }}", "[['a'], ['b']][[1, 2], [3, 0]]"),
-        (
-            "{{ [3, 1, 2] | slice(2) | list }}{{ 'ab' | reverse }}{{ 'abcdefgh' | truncate(5, leeway=0) }}",
-            "[[3, 1], [2]]baab...",
-        ),
-        (
-            "{{ 'x' | center(3) }}|{{ 'a b c' | wordcount }}|{{ 'ab' | list }}|{{ 5 | string ~ 'a' }}",
-            " x |3|['a', 'b']|5a",
-        ),
-    ],
-)
+FEATURES = [
+    ("{% if true %}\n  a\n    {% endif %}\nb", "  a\nb"),  # trim_blocks, lstrip_blocks
+    ("{{ messages[0].content }}{{ messages[0]['role'] }}", "Hiuser"),
+    ("{{ messages[0].get('nothing') }}{{ messages[0].nothing }}", "None"),
+    ("{{ tools is none }} {{ documents is none }} {{ enable_thinking is defined }}", "True True False"),
+    ("{{ {'z': 'é<&>', 'a': [1, 2.5, true, none]} | tojson }}", '{"z": "é<&>", "a": [1, 2.5, true, null]}'),
+    ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", '{"a":2,"b":1}'),
+    ("{{ [1, {'a': 2}] | tojson(indent=2) }}", '[\n  1,\n  {\n    "a": 2\n  }\n]'),
+    ("{{ 'é' | tojson(ensure_ascii=true) }}", '"\\u00e9"'),
+    ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+    ("{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "02"),
+    ("{% for i in range(4) if i is odd %}{{ loop.index }}{{ i }}{% else %}none{% endfor %}", "1123"),
+    ("a{% generation %}b{{ messages[0].content }}{% endgeneration %}c", "abHic"),
+    ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
+    ("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "3"),
+    ("{{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 2 >= 2 }} {{ 1 != 1 }}", "True False True False"),
+    ("{{ 'a' in 'abc' }} {{ 'x' not in ['a'] }} {{ 'role' in messages[0] }}", "True True True"),
+    ("{{ (1, 2) in {(1, 2): 3} }} {{ {(1, 2): 3}[(1, 2)] }}", "True 3"),
+    ("{{ 'abcdef'[1:3] }}{{ 'abc'[::-1] }}{{ [1, 2, 3][:-1] }}", "bccba[1, 2]"),
+    ("{{ 7 // 2 }} {{ 7 % 4 }} {{ 2 ** 10 }} {{ 1 / 4 }} {{ -3 - 1 }}", "3 3 1024 0.25 -4"),
+    ("{{ 'ab' * 2 }} {{ [1] + [2] }} {{ 'a' ~ 1 ~ none }}", "abab [1, 2] a1None"),
+    ("{{ '%s-%03d' % ('a', 7) }} {{ '{}{x:>3}'.format('a', x=1) }} {{ '%s!' | format('b') }}", "a-007 a  1 b!"),
+    ("{{ 'a,b'.split(',') | join('+') }} {{ ' x '.strip() }} {{ 'ab'.startswith('a') }}", "a+b x True"),
+    ("{{ 'aXa'.replace('X', '') }} {{ 'aXa' | replace('X', 'YY') }} {{ '-'.join(['a', 'b']) }}", "aa aYYa a-b"),
+    ("{{ ['b', 'a'] | sort | join }} {{ [1, 2, 2] | unique | list }}", "ab [1, 2]"),
+    ("{{ [1, 2] | sum }} {{ [3, 1] | min }} {{ [[1], [2]] | sum(start=[]) }}", "3 1 [1, 2]"),
+    ("{{ messages | map(attribute='role') | list }}", "['user']"),
+    ("{{ messages | selectattr('role', 'eq', 'user') | list | length }}", "1"),
+    ("{{ messages | groupby('role') | map('first') | join }}", "user"),
+    ("{{ 'x' | upper }} {{ 'a b' | title }} {{ '  a' | trim }} {{ 'a\nb' | indent(2) }}", "X A B a a\n  b"),
+    ("{{ '3' | int + 1 }} {{ '2.5' | float }} {{ 2.567 | round(1) }} {{ unknown | default('d') }}", "4 2.5 2.6 d"),
+    ("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "a1"),
+    ("{% for k, v in {'a': 1} | items %}{{ k }}{{ v }}{% endfor %}{{ dict(b=2).b }}", "a12"),
+    ("{% macro m(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ m(1) }}{{ m(3, y=4) }}", "1234"),
+    ("{% macro m() %}{{ caller() }}!{% endmacro %}{% call m() %}c{% endcall %}", "c!"),
+    ("{% for a in [1, [2]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}", "12"),
+    ("{% set x %}a{{ 1 }}{% endset %}{{ x | length }}{% filter upper %}b{% endfilter %}", "2B"),
+    ("{{ '<b>' | safe }}{{ '<b>' }}{{ '<' | escape }}", "<b><b>&lt;"),
+    ("{{ 'ab' | batch(1) | list }}{{ [1, 2, 3] | batch(2, 0) | list }}", "[['a'], ['b']][[1, 2], [3, 0]]"),
+    (
+        "{{ [3, 1, 2] | slice(2) | list }}{{ 'ab' | reverse }}{{ 'abcdefgh' | truncate(5, leeway=0) }}",
+        "[[3, 1], [2]]baab...",
+    ),
+    (
+        "{{ 'x' | center(3) }}|{{ 'a b c' | wordcount }}|{{ 'ab' | list }}|{{ 5 | string ~ 'a' }}",
+        " x |3|['a', 'b']|5a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "expected"), FEATURES)
 def test_what_templates_may_use(source: str, expected: str) -> None:
     assert rendered(source) == expected
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("source", "expected"), FEATURES)
+def test_transformers_renders_the_same(source: str, expected: str) -> None:
+    utilities = pytest.importorskip("transformers.utils.chat_template_utils")
+    assert utilities.render_jinja_template([HI], chat_template=source, add_generation_prompt=True)[0] == [expected]
 
 
 def test_the_date() -> None:

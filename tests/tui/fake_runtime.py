@@ -181,9 +181,7 @@ class FakeRuntime:
         model: a model that is loaded already.
     """
 
-    def __init__(
-        self, *replies: Script, load: Script | None = None, model: ModelInfo | None = DEMO
-    ) -> None:
+    def __init__(self, *replies: Script, load: Script | None = None, model: ModelInfo | None = DEMO) -> None:
         self.model = model
         self.jobs: list[Job] = []
         self.handles: list[FakeHandle] = []

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qwen_mlx.errors import ConfigError, UnsupportedModel
-from qwen_mlx.models.families import qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_next
+from qwen_mlx.models.families import qwen, qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_next
 from qwen_mlx.models.spec import ModelSpec
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], ModelSpec]] = {
-    **{name: family.read_spec for family in (qwen2, qwen2_moe, qwen3, qwen3_moe) for name in family.MODEL_TYPES},
+    **{name: family.read_spec for family in (qwen, qwen2, qwen2_moe, qwen3, qwen3_moe) for name in family.MODEL_TYPES},
     **qwen3_next.READERS,
 }
 SUPPORTED = tuple(_READERS)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from qwen_mlx.errors import ConfigError
-from qwen_mlx.models.spec import MLPSpec, MoESpec, RopeSpec
+from qwen_mlx.models.spec import DualChunkSpec, MLPSpec, MoESpec, RopeSpec
 
 T = TypeVar("T")
 
@@ -45,7 +45,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_multiplier": (None,),
     "query_pre_attn_scalar": (None,),
     "sparse_attention_config": (None,),
-    "dual_chunk_attention_config": (None,),
 }
 MAX_SIZE = 1 << 24  # no dimension of any Qwen comes near; larger ones are damage or malice
 
@@ -222,6 +221,26 @@ def _yarn(config: Config, rope: Mapping[str, Any], key: str, common: dict[str, A
 def _mscale(factor: float, m: float) -> float:
     """YaRN's attention temperature, equation 22 of arXiv:2309.00071, as a factor of cos and sin."""
     return 1.0 if factor <= 1 else 0.1 * m * math.log(factor) + 1.0
+
+
+def read_dual_chunk(config: Config) -> DualChunkSpec | None:
+    """`dual_chunk_attention_config` of the 1M models; the defaults are those of the engines that run them."""
+    value = config.get("dual_chunk_attention_config")
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise config.error("dual_chunk_attention_config", "an object", value)
+    inner = Config(value, config.family)
+    spec = DualChunkSpec(
+        inner.integer("chunk_size", 8192),
+        inner.integer("local_size", 1024, low=0),
+        inner.integer("original_max_position_embeddings", 0, low=0),
+    )
+    if spec.local_size >= spec.chunk_size or spec.local_size > spec.stride:
+        raise config.error("dual_chunk_attention_config", "a local_size of at most half of chunk_size", dict(value))
+    # An approximation on top, for speed: without it the result is the exact one.
+    inner.finish(ignored=("sparse_attention_config", "sparse_attention_enabled", "sparse_attention_threshold"))
+    return spec
 
 
 def read_layer_types(config: Config, layers: int) -> list[bool] | None:

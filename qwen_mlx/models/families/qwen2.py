@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwen_mlx.models.families.config import Config, read_rope, read_windows
+from qwen_mlx.models.families.config import Config, read_dual_chunk, read_rope, read_windows
 from qwen_mlx.models.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
 
 MODEL_TYPES = ("qwen2",)
@@ -27,12 +27,17 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
     rope = read_rope(config, head_dim)
     mlp = MLPSpec(config.integer("intermediate_size", 22016))
     windows = read_windows(config, layers)
+    dual_chunk = read_dual_chunk(config)
+    if dual_chunk is not None and (any(windows) or rope.type != "default"):
+        raise config.error("dual_chunk_attention_config", "neither windows nor a rope scaling beside it", rope.type)
     spec = ModelSpec(
         family="qwen2",
         vocab_size=config.integer("vocab_size", 151936),
         hidden_size=hidden,
         layers=tuple(
-            LayerSpec(AttentionSpec(heads, kv_heads, head_dim, rope, qkv_bias=True, window=window), mlp)
+            LayerSpec(
+                AttentionSpec(heads, kv_heads, head_dim, rope, qkv_bias=True, window=window, dual_chunk=dual_chunk), mlp
+            )
             for window in windows
         ),
         norm_eps=config.number("rms_norm_eps", 1e-6),

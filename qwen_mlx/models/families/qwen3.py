@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwen_mlx.models.families.config import Config, read_rope, read_windows
+from qwen_mlx.models.families.config import Config, read_dual_chunk, read_rope, read_windows
 from qwen_mlx.models.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
 
 MODEL_TYPES = ("qwen3",)
@@ -28,6 +28,9 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
     bias = config.flag("attention_bias", False)
     mlp = MLPSpec(config.integer("intermediate_size", 22016))
     windows = read_windows(config, layers)
+    dual_chunk = read_dual_chunk(config)
+    if dual_chunk is not None and (any(windows) or rope.type != "default"):
+        raise config.error("dual_chunk_attention_config", "neither windows nor a rope scaling beside it", rope.type)
     spec = ModelSpec(
         family="qwen3",
         vocab_size=config.integer("vocab_size", 151936),
@@ -35,7 +38,15 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
         layers=tuple(
             LayerSpec(
                 AttentionSpec(
-                    heads, kv_heads, head_dim, rope, qkv_bias=bias, out_bias=bias, qk_norm=True, window=window
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    rope,
+                    qkv_bias=bias,
+                    out_bias=bias,
+                    qk_norm=True,
+                    window=window,
+                    dual_chunk=dual_chunk,
                 ),
                 mlp,
             )

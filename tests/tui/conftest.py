@@ -1,0 +1,26 @@
+"""The same screen on every machine: no animation, no clipboard tool, no colour switched off."""
+
+import os
+
+os.environ["TEXTUAL_ANIMATIONS"] = "none"  # read when Textual is imported
+os.environ.pop("NO_COLOR", None)
+
+import pytest
+
+from tests.tui.stage import Stage
+from tui import clipboard
+
+
+@pytest.fixture(autouse=True)
+def no_clipboard_tool(monkeypatch):
+    monkeypatch.setattr(clipboard, "tool", lambda: None)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Makes apps that follow a script: `async with stage(reply("Hello")) as s: ...`."""
+
+    def make(*replies, **options):
+        return Stage(tmp_path, *replies, **options)
+
+    return make
