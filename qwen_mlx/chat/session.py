@@ -32,6 +32,8 @@ from qwen_mlx.generation.sampling import SamplingParams
 from qwen_mlx.text.stopping import StopStrings
 from qwen_mlx.text.thinking import ThinkingParser, soft_switch
 
+# Families that were trained to follow /think and /no_think in a message.
+_SOFT_SWITCH = ("qwen3", "qwen3_moe")
 # Of the memory that is free when a model is loaded, what the caches of past conversations may keep.
 _CACHE_SHARE = 0.15
 
@@ -93,7 +95,6 @@ class ChatSession:
                 if event.id not in self._stop_ids:
                     yield from writer.add(event.id)
                 if writer.stopped:
-                    reason = "stop"
                     break
             elif isinstance(event, PrefillProgress):
                 if event.done == stable:
@@ -102,6 +103,8 @@ class ChatSession:
             elif isinstance(event, Finished):
                 reason, timing = event.reason, event.timing
         yield from writer.finish()
+        if writer.stopped:
+            reason = "stop"
         self.prefixes.put(job.conversation, prefix, tokens + generated)
         yield ReplyFinished(
             Message("assistant", writer.answer, writer.reasoning or None),
@@ -145,6 +148,8 @@ class ChatSession:
             return self.model.template.thinking == "always"
         if job.thinking is False:
             return False
+        if self.model.spec.family not in _SOFT_SWITCH:
+            return True
         return soft_switch([message.for_template() for message in job.messages]) is not False
 
     def _stable_length(self, job: Reply, tokens: Sequence[int], prefix: Prefix) -> int | None:

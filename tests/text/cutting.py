@@ -1,10 +1,16 @@
-"""Texts cut into pieces at random, for parsers of streams."""
+"""Texts cut into pieces, for parsers of streams, and how properties are checked here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import settings
 from hypothesis import strategies as st
+
+
+def examples(count: int) -> settings:
+    """The same examples in every run, however slow the machine is."""
+    return settings(max_examples=count, deadline=None, derandomize=True)
 
 
 def texts(pieces: Sequence[str]) -> st.SearchStrategy[str]:

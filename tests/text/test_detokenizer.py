@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
 from qwen_mlx.text.detokenizer import Detokenizer, byte_alphabet
 from qwen_mlx.text.tokenizer import Tokenizer
 from tests.text import tiny
+from tests.text.cutting import examples
 
 HARD = ["😀", "👩‍👩‍👧‍👦", "🇨🇳", "你好世界", "é", "e\u0301", "ก็", "\u200d", "\ufffd", " ", "\n\n", "<think>", "a", "Ż"]
 
@@ -27,7 +28,7 @@ def streamed(detokenizer: Detokenizer, ids: Sequence[int]) -> list[str]:
 
 
 @given(st.lists(st.sampled_from(HARD), max_size=15).map("".join))
-@settings(deadline=None)
+@examples(100)
 def test_text_comes_out_whole(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     pieces = streamed(tokenizer.detokenizer(skip_special=False), ids)
@@ -37,7 +38,7 @@ def test_text_comes_out_whole(tokenizer: Tokenizer, text: str) -> None:
 
 
 @given(st.lists(st.integers(-2, 440), max_size=60), st.booleans())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_tokens(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
     """Random tokens are mostly broken UTF-8; the library's own decoder says what it should be."""
     library = tokenizers.Tokenizer.from_str(json.dumps(tiny.description()))
@@ -108,7 +109,7 @@ def pieces() -> Tokenizer:
 
 @given(st.lists(st.integers(0, 267), max_size=30), st.booleans())
 @example([0x00 + 1, 266, 0x80 + 1], True)  # bytes with a token between them that is not shown
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_tokens_of_a_vocabulary_without_byte_level(pieces: Tokenizer, ids: list[int], skip: bool) -> None:
     whole = pieces._tokenizer.decode(ids, skip_special_tokens=skip)
     assert pieces.decode(ids, skip_special=skip) == whole
@@ -117,7 +118,7 @@ def test_any_tokens_of_a_vocabulary_without_byte_level(pieces: Tokenizer, ids: l
 
 
 @given(st.text(st.sampled_from("ab 你😀é."), max_size=30))
-@settings(deadline=None)
+@examples(100)
 def test_text_of_a_vocabulary_without_byte_level(pieces: Tokenizer, text: str) -> None:
     assert pieces.decode(pieces.encode(text)) == text
 

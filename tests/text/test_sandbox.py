@@ -8,6 +8,7 @@ import traceback
 import pytest
 
 from qwen_mlx.errors import TemplateError
+from qwen_mlx.text import limits
 from qwen_mlx.text.limits import MAX_TEXT
 from qwen_mlx.text.template import ChatTemplate
 
@@ -200,12 +201,13 @@ HUGE = {
     "block in itself": "{% block a %}{{ self.a() }}{% endblock %}",
     "loop in itself": "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "constant while compiling": "{% autoescape 'A' | center(1000000000) %}{% endautoescape %}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_huge_steps_are_refused_before_they_run(name: str) -> None:
+def test_huge_steps_are_refused_before_they_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A single step in C cannot be interrupted: with a minute to spend, only checks of sizes can stop these."""
+    monkeypatch.setattr(limits, "MAX_ALLOCATED", 64 << 20)  # to fill half a gigabyte takes a second
     message = refused(HUGE[name], seconds=60)
     assert "was stopped" in message or "MAX_RANGE" in message or "sandbox" in message
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qwen_mlx.errors import UsageError
 from qwen_mlx.text.stopping import StopStrings
-from tests.text.cutting import cut, texts
+from tests.text.cutting import cut, examples, texts
 
 
 def streamed(stops: Sequence[str], pieces: Sequence[str]) -> tuple[str, bool]:
@@ -28,18 +28,21 @@ def whole(stops: Sequence[str], text: str) -> tuple[str, bool]:
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=4), cut(st.text("abc", max_size=20)))
+@examples(150)
 def test_the_reply_ends_where_the_first_stop_begins(stops: list[str], pieces: list[str]) -> None:
     text = "".join(pieces)
     assert streamed(stops, pieces) == streamed(stops, list(text)) == streamed(stops, [text]) == whole(stops, text)
 
 
 @given(cut(texts(("</answer>", "\n\n", "User:", "<", "你"))))
+@examples(150)
 def test_usual_stops(pieces: list[str]) -> None:
     stops = ("</answer>", "User:", "\n\nUser", "你")
     assert streamed(stops, pieces) == whole(stops, "".join(pieces))
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=3), st.text("ab", max_size=20))
+@examples(150)
 def test_what_is_shown_is_never_taken_back(stops: list[str], text: str) -> None:
     """Whatever comes next, what was given out before is part of the reply."""
     watcher = StopStrings(stops)

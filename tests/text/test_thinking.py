@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_mlx.events import Message
 from qwen_mlx.text.thinking import Segment, ThinkingParser, soft_switch, split
-from tests.text.cutting import cut, texts
+from tests.text.cutting import cut, examples, texts
 
 PIECES = ("<think>", "</think>", "\n", "\n\n", " ", "a", "<b>", "你好")
 
@@ -59,6 +59,7 @@ def test_whole_replies(text: str, opened: bool, reasoning: str | None, answer: s
 
 
 @given(cut(texts(PIECES)), st.booleans())
+@examples(150)
 def test_the_cuts_do_not_matter(pieces: list[str], opened: bool) -> None:
     text = "".join(pieces)
     expected = parsed([text], opened)
@@ -69,6 +70,7 @@ def test_the_cuts_do_not_matter(pieces: list[str], opened: bool) -> None:
 
 
 @given(texts(PIECES), st.booleans())
+@examples(150)
 def test_nothing_is_lost_but_markers_and_newlines(text: str, opened: bool) -> None:
     reasoning, answer = split(text, opened)
 

@@ -9,11 +9,12 @@ from random import Random
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_mlx.text.tokenizer import Tokenizer
 from tests.text import tiny
+from tests.text.cutting import examples
 
 MIXED = st.text(st.one_of(st.characters(), st.sampled_from("aeo你好😀👩‍🇨é́̀ \n\t12'<|>_")), max_size=60)
 
@@ -42,7 +43,7 @@ def raw() -> tokenizers.Tokenizer:
 
 
 @given(MIXED)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_both_kinds_of_files_give_the_same_ids(tokenizer: Tokenizer, from_vocabulary: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert from_vocabulary.encode(text) == ids
@@ -171,7 +172,7 @@ def test_control_tokens_in_a_text(tokenizer: Tokenizer) -> None:
 
 
 @given(st.lists(st.sampled_from([token for token, _ in tiny.ADDED] + ["<", "|", "im_", "x ", "\n"]), max_size=8))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_text_from_outside_cannot_hold_control_tokens(tokenizer: Tokenizer, pieces: list[str]) -> None:
     text = "".join(pieces)
     ids = tokenizer.encode(text, specials=False)
@@ -212,14 +213,14 @@ def test_disarmed_messages_inside_a_rendered_prompt(tokenizer: Tokenizer) -> Non
 
 
 @given(MIXED)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, specials=False)
     assert tokenizer.decode(ids, skip_special=False) == unicodedata.normalize("NFC", whole(text))
 
 
 @given(st.lists(st.integers(-5, 500), max_size=40), st.booleans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_ids_can_be_decoded(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
     library = raw()
     known = [number for number in ids if 0 <= number < tokenizer.vocab_size]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qwen_mlx.errors import TokenizerError
 from qwen_mlx.text.tokenizer import Tokenizer
 from tests.text import tiny
+from tests.text.cutting import examples
 
 
 def edited(**model: Any) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def test_damaged_tiktoken(tmp_path: Path, content: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_an_error_or_a_tokenizer(tmp_path: Path, data: st.DataObject) -> None:
     """Overwrite a stretch of the file with anything: the outcome is a tokenizer that works, or a TokenizerError."""
     small = tiny.description()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_mlx.text.template import builtin
 from qwen_mlx.text.tool_calls import split_tool_calls
-from tests.text.cutting import texts
+from tests.text.cutting import examples, texts
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -168,6 +168,7 @@ ARGUMENTS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_vl", "qwen3_5", "qwen3_6"])
 @given(arguments=ARGUMENTS)
+@examples(25)
 def test_what_a_template_writes_is_read_back(name: str, arguments: dict[str, Any]) -> None:
     template = TEMPLATES.setdefault(name, builtin(name))
     messages = [
@@ -197,6 +198,7 @@ TEMPLATES: dict[str, Any] = {}
         )
     )
 )
+@examples(150)
 def test_any_text_is_read_without_an_accident(text: str) -> None:
     content, calls, errors = split_tool_calls(text, TOOLS)
     assert text.count("<tool_call>") >= len(calls) + len(errors)
