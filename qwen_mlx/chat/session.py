@@ -10,8 +10,9 @@ from typing import Any
 import mlx.core as mx
 
 from qwen_mlx import device
+from qwen_mlx.chat.history_window import DEFAULT_WINDOW, within_window
 from qwen_mlx.checkpoints.load import LoadedModel
-from qwen_mlx.errors import ContextFull, UsageError
+from qwen_mlx.errors import ConfigError, ContextFull, UsageError
 from qwen_mlx.events import (
     AnswerDelta,
     CancelToken,
@@ -53,7 +54,14 @@ class ChatSession:
         """
         if not job.messages:
             raise UsageError("there is no message to answer")
-        messages = self.model.tokenizer.disarmed([message.for_template() for message in job.messages])
+        tokenizer = self.model.tokenizer
+        shown = job.messages
+        if self.model.spec.family == "qwen":
+            window = self.model.generation_config.get("max_window_size", DEFAULT_WINDOW)
+            if type(window) is not int:
+                raise ConfigError("generation_config.json: 'max_window_size' is not usable", expected="a whole number")
+            shown = within_window(shown, lambda text: len(tokenizer.encode(text)), window)
+        messages = tokenizer.disarmed([message.for_template() for message in shown])
         return self.model.template.render(
             messages,
             tools=job.tools,

@@ -212,5 +212,5 @@ def test_progress_comes_first_and_numbers_add_up(session: ChatSession) -> None:
     stats = last(events).stats
     assert stats.completion_tokens <= 6
     assert stats.context == 2048
-    assert 0 < stats.time_to_first_token
+    assert stats.time_to_first_token > 0
     assert stats.peak_memory > 0
