@@ -254,10 +254,13 @@ class LoadModel:
     Attributes:
         model: a folder, a name in the Hugging Face cache, or "demo".
         weights: "auto" measures which is faster, "quantized" keeps them packed, "expanded" unpacks them.
+        rope_scaling: how to read texts longer than the model was trained on, such as "yarn:4" or "none"; None leaves
+            it to the model.
     """
 
     model: str
     weights: Literal["auto", "quantized", "expanded"] = "auto"
+    rope_scaling: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,11 @@ def demo_model() -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "w", *, private: bool = False) -> Iterator[IO]:
     """Open a temporary sibling of `path` for writing; on success it is fsynced and renamed over `path`.
+
+    A `private` file is for its owner only; others get the permissions of the file they replace, or those of any new
+    file.
 
     After a crash either the old file or the new one is there, never a part. Missing folders are made.
     """
@@ -64,7 +67,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
         with open(handle, mode, encoding=encoding) as file:
             yield file
             file.flush()
-            Path(name).chmod(_file_mode(path))  # mkstemp lets nobody else read it
+            if not private:
+                Path(name).chmod(_file_mode(path))  # mkstemp lets nobody else read it
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:

@@ -41,13 +41,14 @@ def main() -> int:
         checkpoint = work / "checkpoint.safetensors"
         if checkpoint.exists():
             state.load(checkpoint)
+            if arguments.restart:
+                state.restart()
             print(f"continuing after step {state.step}", flush=True)
         if not arguments.ship_only:
             run_training(state, tokenizer, plan, checkpoint)
         ship(state, tokenizer, config, arguments.out)
-        (work / "run.json").write_text(
-            json.dumps({"steps": state.step, "examples": state.examples, "seconds": state.seconds}), encoding="utf-8"
-        )
+        about = {"steps": state.step, "examples": state.examples, "seconds": state.earlier + state.seconds}
+        write_json(work / "run.json", about)
     score(arguments.out, arguments.work, arguments.questions, arguments.show_wrong, write=not arguments.evaluate_only)
     return 0
 
@@ -58,9 +59,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("qwen_mlx/demo"), help="folder of the finished model")
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder of checkpoints")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="length of the training in steps of 64 conversations")
+    length.add_argument("--steps", type=int, help="length of the training in steps of 32 conversations")
     length.add_argument("--minutes", type=float, help="length of the training in minutes of computing (62)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--restart", action="store_true", help="a new schedule from the weights of the checkpoint")
     parser.add_argument("--ship-only", action="store_true", help="quantize the last checkpoint, without training")
     parser.add_argument("--evaluate-only", action="store_true", help="score the folder --out, without training")
     parser.add_argument("--questions", type=int, default=300, help="size of the larger question suites")
@@ -78,7 +80,7 @@ def make_tokenizer(path: Path, seed: int) -> Tokenizer:
         texts = (
             text
             for index in range(VOCABULARY_EXAMPLES)
-            for text in conversations.example(seed + 1_000_000, index).plain_texts()
+            for text in conversations.example(seed, index + 1_000_000).plain_texts()
         )
         vocabulary.train_tokenizer(texts).save(str(path))
     return Tokenizer.from_file(str(path))

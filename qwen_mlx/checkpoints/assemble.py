@@ -29,12 +29,22 @@ _LISTED = 5
 Prepare = Callable[[StoredMatrix], StoredMatrix]
 
 
-def module_name(name: str) -> str:
-    """The name of a tensor or module inside the decoder: without the prefixes of the hub."""
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return name[len(prefix) :]
+def module_name(name: str, renames: Sequence[tuple[str, str]] = ()) -> str:
+    """The name of a tensor or module inside the decoder: without the prefixes of the hub.
+
+    Args:
+        renames: `ModelSpec.tensor_names`.
+    """
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+    name = name[len(prefix) :]
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
     return name
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a tensor of this name plays no part in reading and writing text: vision, extra heads, buffers."""
+    return _IGNORED.search(name) is not None
 
 
 class QuantizationTable:
@@ -79,15 +89,22 @@ class Tensors:
         self._tensors: dict[str, mx.array] = {}
         self._original: dict[str, str] = {}
         for name, array in tensors.items():
-            if _IGNORED.search(name):
+            if is_ignored(name):
                 continue
-            own = module_name(name)
-            for pattern, replacement in renames:
-                own = re.sub(pattern, replacement, own)
+            own = module_name(name, renames)
             self._tensors[own] = array
             self._original[own] = name
         self._table = table
         self.problems: list[str] = []
+        self._noted: set[str] = set()  # parts of a tensor that is wrong as a whole
+
+    def _missing(self, name: str) -> None:
+        if name not in self._noted:
+            self.problems.append(f"{name} is missing")
+
+    def _named(self, module: str, part: str) -> str:
+        """The name in the file."""
+        return self._original.get(f"{module}.{part}") or self._original[module]
 
     def permute_rows(self, module: str, order: Sequence[int], into: Mapping[str, int]) -> None:
         """Replace `module` by several, each made of some of its rows: the first ones of `order`, and so on.
@@ -102,22 +119,24 @@ class Tensors:
         for part, array in arrays.items():
             if array is None:
                 continue
-            if array.shape[0] != len(order):
-                self.problems.append(f"{module}.{part} is {_kind(array)}, expected {len(order)} rows")
+            if array.shape[:1] != (len(order),):
+                self.problems.append(f"{self._named(module, part)} is {_kind(array)}, expected {len(order)} rows")
+                self._noted.update(f"{name}.{part}" for name in into for part in parts)
                 return
             start = 0
             for name, count in into.items():
                 self._tensors[f"{name}.{part}"] = array[rows[start : start + count]]
-                self._original[f"{name}.{part}"] = f"{module}.{part}"
+                self._original[f"{name}.{part}"] = self._named(module, part)
                 start += count
 
     def array(self, name: str, *shapes: tuple[int, ...]) -> mx.array | None:
         """A tensor of floats in one of `shapes`; None, noted, when it is missing or wrong."""
         array = self._tensors.pop(name, None)
         if array is None:
-            self.problems.append(f"{name} is missing")
+            self._missing(name)
         elif array.shape not in shapes or not mx.issubdtype(array.dtype, mx.floating):
-            self.problems.append(f"{name} is {_kind(array)}, expected floats {' or '.join(map(str, shapes))}")
+            found = f"{self._original[name]} is {_kind(array)}"
+            self.problems.append(f"{found}, expected floats {' or '.join(map(str, shapes))}")
             array = None
         return array
 
@@ -132,17 +151,18 @@ class Tensors:
         biases = self._tensors.pop(f"{module}.biases", None)
         added = self.vector(f"{module}.bias", rows) if bias else None
         if weight is None:
-            self.problems.append(f"{module}.weight is missing")
+            self._missing(f"{module}.weight")
             return None
         if scales is None:
             if weight.shape != (rows, columns) or not mx.issubdtype(weight.dtype, mx.floating):
-                self.problems.append(f"{module}.weight is {_kind(weight)}, expected floats {(rows, columns)}")
+                found = f"{self._named(module, 'weight')} is {_kind(weight)}"
+                self.problems.append(f"{found}, expected floats {(rows, columns)}")
                 return None
             return StoredMatrix(weight, bias=added)
         try:
             quantization = read_quantization(rows, columns, weight, scales, biases, self._table.mode(module))
         except FormatError as error:
-            self.problems.append(f"{module} has {error}")
+            self.problems.append(f"{self._named(module, 'weight').removesuffix('.weight')} has {error}")
             return None
         return StoredMatrix(weight, scales, biases, added, quantization)
 

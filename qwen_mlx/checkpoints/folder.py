@@ -141,6 +141,14 @@ def model_folder(path: Path | str) -> Path:
     return folder
 
 
+def model_name(folder: Path) -> str:
+    """A short name: of the hub repository when the folder is a snapshot of one, else of the folder."""
+    for part in reversed(folder.parts):
+        if part.startswith("models--"):
+            return part.split("--")[-1]
+    return "Qwen-MLX demo" if folder.name == "demo" else folder.name
+
+
 def _instead_of_config(folder: Path) -> str:
     if (folder / "adapter_config.json").exists():
         return "an adapter, which needs its base model"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import mlx.core as mx
 
 from qwen_mlx import device
-from qwen_mlx.checkpoints.assemble import QuantizationTable, Tensors, assemble
-from qwen_mlx.checkpoints.folder import load_folder_tensors, model_folder, read_json
+from qwen_mlx.checkpoints.assemble import QuantizationTable, Tensors, assemble, is_ignored
+from qwen_mlx.checkpoints.config import read_config
+from qwen_mlx.checkpoints.folder import load_folder_tensors, model_folder, model_name, read_json
 from qwen_mlx.checkpoints.stored import StoredMatrix
 from qwen_mlx.errors import UsageError
 from qwen_mlx.events import CancelToken, ModelInfo, Progress
@@ -50,11 +51,8 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """A short name: of the hub repository when the folder is a snapshot of one, else of the folder."""
-        for part in reversed(self.folder.parts):
-            if part.startswith("models--"):
-                return part.split("--")[-1]
-        return "Qwen-MLX demo" if self.folder.name == "demo" else self.folder.name
+        """A short name, for a title bar."""
+        return model_name(self.folder)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,9 +87,15 @@ class LoadedModel:
         )
 
 
-def load(folder: str | Path, *, weights: WeightForm = "auto") -> LoadedModel:
+def load(
+    folder: str | Path,
+    *,
+    weights: WeightForm = "auto",
+    config: Mapping[str, Any] | None = None,
+    rope_scaling: str | None = None,
+) -> LoadedModel:
     """Load the model in `folder`; see `iter_load`."""
-    steps = iter_load(folder, weights=weights)
+    steps = iter_load(folder, weights=weights, config=config, rope_scaling=rope_scaling)
     while True:
         try:
             next(steps)
@@ -100,7 +104,12 @@ def load(folder: str | Path, *, weights: WeightForm = "auto") -> LoadedModel:
 
 
 def iter_load(
-    folder: str | Path, *, weights: WeightForm = "auto", cancel: CancelToken | None = None
+    folder: str | Path,
+    *,
+    weights: WeightForm = "auto",
+    config: Mapping[str, Any] | None = None,
+    rope_scaling: str | None = None,
+    cancel: CancelToken | None = None,
 ) -> Generator[Progress, None, LoadedModel]:
     """Load the model in `folder`, telling how far it is; the generator's return value is the model.
 
@@ -108,23 +117,27 @@ def iter_load(
         folder: a checkpoint in the hub's or MLX's layout: config.json and safetensors.
         weights: "quantized" keeps packed weights packed, "expanded" unpacks them. "auto" keeps them on a GPU; on a
             CPU it measures which is faster and expands when that is, and the result fits in memory.
+        config: keys that replace those of config.json; see `overrides.merge`.
+        rope_scaling: for texts longer than the model was trained on, `yarn:4` for example; see
+            `overrides.parse_rope_scaling`. Applied after `config`.
         cancel: looked at after every layer.
 
     Raises:
         NotFound: there is no such folder.
         UnsupportedModel: of another family or storage format.
         CheckpointError: damaged, incomplete or hostile; nothing was changed.
+        UsageError: `weights` or `rope_scaling` cannot be meant, or not for this model.
     """
     if weights not in ("auto", "quantized", "expanded"):
         raise UsageError(f"weights={weights!r} is not a form", expected="auto, quantized or expanded")
     cancel = cancel or CancelToken()
     path = model_folder(Path(folder).expanduser().absolute())
-    config = read_json(path / "config.json", "the model's configuration")
-    spec = read_spec(config)
-    table = QuantizationTable(config)
+    values = read_config(path, config, rope_scaling)
+    spec = read_spec(values)
+    table = QuantizationTable(values)
     arrays = load_folder_tensors(path)
     cancel.raise_if_cancelled()
-    stored_bytes = sum(a.nbytes for a in arrays.values())
+    stored_bytes = sum(a.nbytes for name, a in arrays.items() if not is_ignored(name))
     dtype = _run_dtype(arrays)
     packed = any(name.endswith(".scales") for name in arrays)
     expand = packed and _should_expand(spec, arrays, weights, dtype)
@@ -141,7 +154,7 @@ def iter_load(
         yield Progress("load", done, total, "layers")
     decoder.eval()
     return LoadedModel(
-        path, config, decoder, stored_bytes, "plain" if not packed else "expanded" if expand else "quantized"
+        path, values, decoder, stored_bytes, "plain" if not packed else "expanded" if expand else "quantized"
     )
 
 

@@ -256,6 +256,18 @@ def _check_layout(path: Path, tensors: list[TensorInfo], data_start: int, file_s
         )
 
 
+def check_types(path: Path, header: Header) -> None:
+    """Raises `CheckpointError` for the first tensor of a type that MLX does not have."""
+    for tensor in header.tensors.values():
+        if tensor.dtype not in MLX_DTYPES:
+            raise CheckpointError(
+                f"{path} holds tensor {quote(tensor.name)} in a type MLX does not have",
+                expected=f"one of {', '.join(MLX_DTYPES)}",
+                found=tensor.dtype,
+                hint="Convert the model to bfloat16 or float16 first.",
+            )
+
+
 def load_tensors(path: Path) -> dict[str, mx.array]:
     """Load every tensor of a file, lazily: bytes are read when an array is evaluated.
 
@@ -267,14 +279,7 @@ def load_tensors(path: Path) -> dict[str, mx.array]:
     """
     path = Path(path)
     header = read_header(path)
-    for tensor in header.tensors.values():
-        if tensor.dtype not in MLX_DTYPES:
-            raise CheckpointError(
-                f"{path} holds tensor {quote(tensor.name)} in a type MLX does not have",
-                expected=f"one of {', '.join(MLX_DTYPES)}",
-                found=tensor.dtype,
-                hint="Convert the model to bfloat16 or float16 first.",
-            )
+    check_types(path, header)
     if not header.tensors:
         return {}
     try:

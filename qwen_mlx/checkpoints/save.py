@@ -19,21 +19,22 @@ def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
     """Every parameter under the name a published checkpoint has for it; stacked projections are taken apart.
 
     Works for plain and for quantized weights; `load` of these tensors gives the same model. Families with DeltaNet
-    come out as mlx-lm writes them: the convolution in MLX's layout, and zero-centred norms with their one added.
+    come out as mlx-lm writes them: the convolution in MLX's layout, zero-centred norms with their one added, and all
+    experts in one tensor, without which mlx-lm takes the norms for unfinished and adds another one.
     """
     tensors: dict[str, mx.array] = {}
-    _collect(decoder, "", tensors)
+    _collect(decoder, "", tensors, stacked=decoder.spec.zero_centred_norms)
     return {name if name.startswith("lm_head.") else f"model.{name}": array for name, array in tensors.items()}
 
 
-def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
+def _collect(module: Any, path: str, tensors: dict[str, mx.array], stacked: bool) -> None:
     if isinstance(module, FusedLinear):
         _take_apart(module, path.rpartition(".")[0], tensors)
         return
     if isinstance(module, DeltaNet):
         _take_delta_net(module, path, tensors)
     if isinstance(module, Experts):
-        _take_experts_apart(module, path, tensors)
+        _take_experts_apart(module, path, tensors, stacked)
         return
     for part in _PARTS:
         array = module.get(part) if isinstance(module, nn.Module) else None
@@ -45,7 +46,7 @@ def _collect(module: Any, path: str, tensors: dict[str, mx.array]) -> None:
     for name, child in children.items():
         for i, one in enumerate(child) if isinstance(child, list) else [(None, child)]:
             suffix = name if i is None else f"{name}.{i}"
-            _collect(one, f"{path}.{suffix}" if path else suffix, tensors)
+            _collect(one, f"{path}.{suffix}" if path else suffix, tensors, stacked)
 
 
 def _take_apart(fused: FusedLinear, path: str, tensors: dict[str, mx.array]) -> None:
@@ -60,8 +61,11 @@ def _take_apart(fused: FusedLinear, path: str, tensors: dict[str, mx.array]) -> 
             start += rows
 
 
-def _take_experts_apart(experts: Experts, path: str, tensors: dict[str, mx.array]) -> None:
-    """One tensor per expert for plain weights, as published; one for all, as in MLX's files, for packed ones."""
+def _take_experts_apart(experts: Experts, path: str, tensors: dict[str, mx.array], stacked: bool) -> None:
+    """One tensor per expert for plain weights, as published; one for all, as in MLX's files, for packed ones.
+
+    `stacked` asks for one for all in any case.
+    """
     size = experts.gate_up_proj.weight.shape[1] // 2
     for key in _PARTS:
         gate_up, down = experts.gate_up_proj.get(key), experts.down_proj.get(key)
@@ -69,7 +73,7 @@ def _take_experts_apart(experts: Experts, path: str, tensors: dict[str, mx.array
             continue
         named = {"gate_proj": gate_up[:, :size], "up_proj": gate_up[:, size:], "down_proj": down}
         for name, array in named.items():
-            if experts.gate_up_proj.quantization is not None:
+            if stacked or experts.gate_up_proj.quantization is not None:
                 tensors[f"{path.rpartition('.')[0]}.switch_mlp.{name}.{key}"] = array
                 continue
             for e in range(array.shape[0]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -134,8 +134,19 @@ def format_key(matrix: StoredMatrix) -> tuple[Any, ...]:
     return (matrix.quantization, str(matrix.weight.dtype), str(scales), matrix.bias is None)
 
 
+class Outline(Protocol):
+    """The part of an array that tells how it is packed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> mx.Dtype: ...
+
+
 def read_quantization(
-    rows: int, columns: int, weight: mx.array, scales: mx.array, biases: mx.array | None, mode: str | None
+    rows: int, columns: int, weight: Outline, scales: Outline, biases: Outline | None, mode: str | None
 ) -> QuantizationSpec:
     """How a packed matrix of known size is stored.
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from qwen_mlx.cli import jobs
 from qwen_mlx.cli.json_events import JsonWriter
+from qwen_mlx.cli.options import add_rope_scaling
 from qwen_mlx.cli.reply_writer import ReplyWriter, Thinking
 from qwen_mlx.cli.terminal import Terminal
 from qwen_mlx.errors import UsageError
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORM",
         help="quantized weights: keep them (quantized), unpack them (expanded), or what is faster here (auto)",
     )
+    add_rope_scaling(parser)
     parser.add_argument("--stats", action="store_true", help="numbers of the reply on standard error")
     parser.add_argument("--json", action="store_true", help="every event as one line of JSON")
 
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
 def load_job(args: argparse.Namespace) -> LoadModel:
     from qwen_mlx.hub.references import default_model
 
-    return LoadModel(args.model or default_model(), args.weights)
+    return LoadModel(args.model or default_model(), args.weights, args.rope_scaling)
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:

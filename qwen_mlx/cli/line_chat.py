@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import uuid
+from dataclasses import replace
 
 from qwen_mlx.cli import jobs
 from qwen_mlx.cli.line_input import ReadLine, read_message, readline_input
@@ -155,7 +156,7 @@ class LineChat:
 
     def _change_model(self, rest: str) -> None:
         if rest:
-            self._say(describe_model(self._load(LoadModel(rest, self._model.weights))))
+            self._say(describe_model(self._load(replace(self._model, model=rest))))
         elif self._runtime.model is not None:
             self._say(describe_model(self._runtime.model))
 

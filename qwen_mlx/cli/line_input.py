@@ -71,5 +71,5 @@ def _remember(readline: ModuleType, file: Path) -> None:
     if not lines:
         return
     # Whoever cannot write there still wants to chat. The file is private: atomic_write makes it so.
-    with contextlib.suppress(OSError), paths.atomic_write(file) as target:
+    with contextlib.suppress(OSError), paths.atomic_write(file, private=True) as target:
         target.write("\n".join(lines) + "\n")

@@ -20,11 +20,12 @@ from qwen_mlx.errors import Cancelled, QwenError, UsageError
 COMMANDS = {
     "tui": "the terminal app (the same as `qwen-mlx` alone)",
     "chat": "ask one question, or talk line by line",
+    "show": "what a model is, without loading it",
     "doctor": "what this machine offers, and what may be wrong with it",
     "bench": "measure how fast a model reads and writes",
 }
 # Commands that people look for and that are not built; the answer says so instead of "no such command".
-PLANNED = ("pull", "list", "show", "verify", "rm", "convert", "quantize", "import", "export", "train", "eval", "serve")
+PLANNED = ("pull", "list", "verify", "rm", "convert", "quantize", "import", "export", "train", "eval", "serve")
 INTERRUPTED = 130  # as the shell says of a program that SIGINT ended
 BROKEN_PIPE = 141  # the same for SIGPIPE
 BUG = 70  # EX_SOFTWARE of sysexits.h

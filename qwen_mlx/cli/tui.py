@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from qwen_mlx.cli import jobs
+from qwen_mlx.cli.options import add_rope_scaling
 from qwen_mlx.errors import UsageError
 
 
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m", "--model", metavar="MODEL", help='folder, repository in the Hugging Face cache, or "demo" (the default)'
     )
+    add_rope_scaling(parser)
     parser.add_argument("--theme", metavar="NAME", help="qwen-dark, qwen-light or a theme of Textual")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
 
@@ -29,4 +31,10 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
     from qwen_mlx.hub.references import default_model
     from tui import app
 
-    return app.run(new_runtime(), model=args.model or default_model(), theme=args.theme, mouse=not args.no_mouse)
+    return app.run(
+        new_runtime(),
+        model=args.model or default_model(),
+        rope_scaling=args.rope_scaling,
+        theme=args.theme,
+        mouse=not args.no_mouse,
+    )

@@ -150,7 +150,8 @@ class KVCache:
         return self.window is None
 
     def is_trimmable(self) -> bool:
-        return True
+        """Whether any number of tokens can be taken back, as mlx-lm asks before it speculates."""
+        return self.start == 0
 
     def can_trim_to(self, offset: int) -> bool:
         """Whether the cache of only the first `offset` tokens is still in here."""

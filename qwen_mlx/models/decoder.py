@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -37,14 +37,34 @@ class Layer(nn.Module):
 
     def __call__(self, x: mx.array, where: Positions, cache: Any) -> mx.array:
         """x (batch, length, hidden_size) -> the same shape; `cache` is of the kind the mixer needs, or None."""
+        return self.forward(x, where, cache)[0]
+
+    def forward(self, x: mx.array, where: Positions, cache: Any) -> tuple[mx.array, mx.array | None]:
+        """As a call, and with it the logits of the router (batch * length, experts), None for a dense layer."""
         mixer = self.self_attn if isinstance(self.spec.mixer, AttentionSpec) else self.linear_attn
         x = x + mixer(self.input_layernorm(x), where, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        normed = self.post_attention_layernorm(x)
+        if not isinstance(self.mlp, MoE):
+            return x + self.mlp(normed), None
+        y, logits = self.mlp.forward(normed)
+        return x + y, logits
 
     @property
     def window(self) -> int | None:
         """The window of its attention; None for all keys and for linear attention."""
         return self.spec.mixer.window if isinstance(self.spec.mixer, AttentionSpec) else None
+
+
+class Forward(NamedTuple):
+    """What one pass gives.
+
+    Attributes:
+        hidden: what the head reads, after the final norm: (batch, length, hidden_size).
+        router_logits: of every layer with experts, in order: (batch * length, experts), padding included.
+    """
+
+    hidden: mx.array
+    router_logits: list[mx.array]
 
 
 class Decoder(nn.Module):
@@ -70,6 +90,18 @@ class Decoder(nn.Module):
 
     def hidden_states(self, ids: mx.array, cache: Sequence[LayerCache] | None = None) -> mx.array:
         """ids int (batch, length) -> what the head reads, after the final norm: (batch, length, hidden_size)."""
+        return self._run(ids, cache, None)
+
+    def forward(self, ids: mx.array, cache: Sequence[LayerCache] | None = None) -> Forward:
+        """As `hidden_states`, and with it what the routers of the experts said, for a loss that balances them.
+
+        Everything is returned and nothing is kept, so it can be differentiated and compiled.
+        """
+        routers: list[mx.array] = []
+        return Forward(self._run(ids, cache, routers), routers)
+
+    def _run(self, ids: mx.array, cache: Sequence[LayerCache] | None, routers: list[mx.array] | None) -> mx.array:
+        """The hidden states; `routers` takes the logits of the routers."""
         ids = mx.array(ids)
         if cache is not None and len(cache) != len(self.layers):
             raise ValueError(f"the cache has {len(cache)} layers, the model {len(self.layers)}")
@@ -81,7 +113,12 @@ class Decoder(nn.Module):
             layer_cache = None if cache is None else cache[i]
             if layer.window not in where:
                 where[layer.window] = positions(ids.shape[1], layer_cache, layer.window)
-            x = layer(x, where[layer.window], layer_cache)
+            if routers is None:
+                x = layer(x, where[layer.window], layer_cache)  # a call, which programs around us may wrap
+                continue
+            x, logits = layer.forward(x, where[layer.window], layer_cache)
+            if logits is not None:
+                routers.append(logits)
         return self.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -23,8 +23,8 @@ class DeltaNet(nn.Module):
     def __init__(self, spec: DeltaNetSpec, hidden_size: int, eps: float) -> None:
         super().__init__()
         self.spec = spec
-        keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
-        self._channels = 2 * keys + values
+        values = spec.value_heads * spec.value_dim
+        self._channels = spec.channels
         self.in_proj = FusedLinear(
             hidden_size,
             {

@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen_mlx import device
 from qwen_mlx.models.mlp import MLP, swiglu
 from qwen_mlx.models.spec import MLPSpec, MoESpec, QuantizationSpec
 
@@ -36,6 +37,8 @@ class ExpertLinear(nn.Module):
         """x (..., 1, columns), expert int (...) or broadcast to it -> (..., 1, rows)."""
         q = self._quantization
         if q is None:
+            if self.weight.dtype != mx.float32 and device.backend() == "cpu":
+                return self._in_float32(x, expert)
             weight = self.weight.swapaxes(-1, -2)
             return mx.gather_mm(x, weight, rhs_indices=expert, sorted_indices=sorted_indices)
         return mx.gather_qmm(
@@ -50,6 +53,15 @@ class ExpertLinear(nn.Module):
             mode=q.mode,
             sorted_indices=sorted_indices,
         )
+
+    def _in_float32(self, x: mx.array, expert: mx.array) -> mx.array:
+        """On a CPU, MLX picks matrices in float32 only; models that do not fit in it still have to run."""
+        wide = x.astype(mx.float32)
+        if expert.size < self.weight.shape[0]:
+            chosen = self.weight[expert].astype(mx.float32)
+            return (wide @ chosen.swapaxes(-1, -2)).astype(x.dtype)
+        weight = self.weight.astype(mx.float32).swapaxes(-1, -2)
+        return mx.gather_mm(wide, weight, rhs_indices=expert).astype(x.dtype)
 
 
 class Experts(nn.Module):
@@ -90,12 +102,12 @@ class MoE(nn.Module):
             self.shared_expert = MLP(MLPSpec(spec.shared_intermediate), hidden_size)
             self.shared_expert_gate = nn.Linear(hidden_size, 1, bias=False)
 
-    def route(self, x: mx.array) -> tuple[mx.array, mx.array]:
-        """x (tokens, hidden_size) -> chosen experts int (tokens, k) and their weights (tokens, k)."""
-        logits = self.gate(x)
+    def route(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        """logits of the router (tokens, experts) -> chosen experts int (tokens, k) and their weights (tokens, k)."""
         probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
         k = self.spec.experts_per_token
-        chosen = mx.argpartition(probabilities, kth=-k, axis=-1)[..., -k:]
+        # Which experts are chosen has no gradient; mlx wants to be told before it gathers by them.
+        chosen = mx.argpartition(mx.stop_gradient(probabilities), kth=-k, axis=-1)[..., -k:]
         weights = mx.take_along_axis(probabilities, chosen, axis=-1)
         if self.spec.normalise:
             weights = weights / weights.sum(axis=-1, keepdims=True)
@@ -103,9 +115,14 @@ class MoE(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., hidden_size) -> the same shape."""
+        return self.forward(x)[0]
+
+    def forward(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """x (..., hidden_size) -> the same shape, and the logits of the router (tokens, experts)."""
         flat = x.reshape(-1, x.shape[-1])
-        chosen, weights = self.route(flat)
+        logits = self.gate(flat)
+        chosen, weights = self.route(logits)
         y = (self.experts(flat, chosen) * weights[..., None]).sum(axis=-2)
         if self.spec.shared_intermediate is not None:
             y = y + mx.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
-        return y.reshape(x.shape)
+        return y.reshape(x.shape), logits

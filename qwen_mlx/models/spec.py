@@ -20,7 +20,8 @@ class RopeSpec:
         factor: extension factor of "linear", "dynamic" and "yarn".
         max_positions: length at which "dynamic" and "qwen1" (the first Qwen's own stretching, which the length of
             the prompt decides for the whole text) begin.
-        original_max_positions: training length that "yarn" stretches from (Peng et al., 2023, arXiv:2309.00071).
+        original_max_positions: training length that "yarn" stretches from (Peng et al., 2023, arXiv:2309.00071); for
+            "linear" and "dynamic" as the config names it, 0 where it does not.
         attention_factor: what "yarn" multiplies cos and sin with.
         beta_fast, beta_slow: rotations over the training length between which "yarn" interpolates.
         truncate: whether the borders of that ramp are rounded to whole channels.
@@ -36,6 +37,14 @@ class RopeSpec:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     truncate: bool = True
+
+    @property
+    def context(self) -> int:
+        """Longest text in tokens: `max_positions`, or what the factor makes of the training length where it is more.
+
+        Model cards advise to add a scaling to `config.json` and leave `max_position_embeddings` as it is.
+        """
+        return max(self.max_positions, int(self.factor * self.original_max_positions))
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,16 @@ class DeltaNetSpec:
     value_dim: int
     kernel: int
     interleaved: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of the convolution: q, k and v."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    def state_bytes(self, bytes_per_value: int = 2) -> int:
+        """Bytes of the state of one text, however long: the convolution's last inputs, and float32 per value head."""
+        conv = (self.kernel - 1) * self.channels * bytes_per_value
+        return conv + 4 * self.value_heads * self.value_dim * self.key_dim
 
     def rows_of_qkvz(self) -> list[int]:
         """Rows of an interleaved `in_proj_qkvz` (per key head: q, k, its v, its z) as blocks q, k, v, z."""
@@ -187,6 +206,18 @@ class ModelSpec:
         )
         return values * bytes_per_value
 
+    def cache_bytes(self, tokens: int, bytes_per_value: int = 2) -> int:
+        """Bytes that one text of `tokens` tokens takes: keys and values, at most a window of them, and states."""
+        total = 0
+        for layer in self.layers:
+            mixer = layer.mixer
+            if isinstance(mixer, AttentionSpec):
+                held = tokens if mixer.window is None else min(tokens, mixer.window)
+                total += 2 * mixer.kv_heads * mixer.head_dim * held * bytes_per_value
+            else:
+                total += mixer.state_bytes(bytes_per_value)
+        return total
+
 
 def _deinterleave(heads: int, sizes: list[int]) -> list[int]:
     """Row numbers that turn head-major storage, each head with parts of these sizes, into part-major blocks."""
@@ -199,10 +230,9 @@ def _deinterleave(heads: int, sizes: list[int]) -> list[int]:
 
 def _mixer_size(mixer: AttentionSpec | DeltaNetSpec, hidden: int) -> int:
     if isinstance(mixer, DeltaNetSpec):
-        keys, values = mixer.key_heads * mixer.key_dim, mixer.value_heads * mixer.value_dim
-        channels = 2 * keys + values
-        inputs = channels + values + 2 * mixer.value_heads
-        return hidden * (inputs + values) + channels * mixer.kernel + 2 * mixer.value_heads + mixer.value_dim
+        values = mixer.value_heads * mixer.value_dim
+        inputs = mixer.channels + values + 2 * mixer.value_heads
+        return hidden * (inputs + values) + mixer.channels * mixer.kernel + 2 * mixer.value_heads + mixer.value_dim
     kv = mixer.kv_heads * mixer.head_dim
     out = mixer.heads * mixer.head_dim
     q = 2 * out if mixer.gated else out

@@ -116,7 +116,7 @@ class ThreadRuntime:
         if self._session is not None and 2 * _weight_bytes(folder) > device.memory_available():
             # Both at once would not fit well; else the model before stays until the new one is there.
             self._session, self._info = None, None
-        steps = iter_load(folder, weights=job.weights, cancel=handle.token)
+        steps = iter_load(folder, weights=job.weights, rope_scaling=job.rope_scaling, cancel=handle.token)
         while True:
             try:
                 handle.put(next(steps))

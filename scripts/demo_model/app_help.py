@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from .tasks import Task, phrases, pick, roughen, split_phrasings
+from .wordings import KEPT_COMMANDS, plain
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ COMMANDS = [
         """
         a model | a Qwen model | Qwen3 | qwen3:0.6b | qwen3:8b | a bigger model | a real model | the weights |
         model weights | a new model | a model from Hugging Face | a model from the hub | a checkpoint |
-        another model | a better model | more models | a real Qwen | the newest model
+        another model | a better model | more models |
+        qwen3:4b | qwen3:1.7b | Qwen3 8B | the 4B model | a small Qwen | a real Qwen | the newest model
         """,
         """
         download from the hub | get a model from the internet | resume a download | continue a download |
@@ -432,6 +435,33 @@ FRAMES_ZH = phrases(
     怎样{w}？ | {w}的命令是什么？ | 请问怎么{w}？ | 怎么才能{w}？ | 告诉我怎么{w}。 | 我该怎么{w}？ |
     用qwen-mlx怎么{w}？ | 可以{w}吗？ | 能不能{w}？ | {w}要用哪个命令？ | 我需要{w}，怎么办？ |
     想{w}该用什么命令？ | 帮我{w} | {w} | 什么命令能{w}？ | 如何用qwen-mlx{w}？ | {w}怎么做？
+    """
+)
+DOES_EN = phrases(
+    """
+    Which command {ws}? | What command {ws}? | which command {ws} | What {ws}? | Tell me which command {ws}. |
+    Is there a command that {ws}? | Which of the commands {ws}? | What is the command that {ws}? |
+    Which part of qwen-mlx {ws}? | Name the command that {ws}. | The command that {ws}? | Do you know what {ws}?
+    """
+)
+DOING_EN = phrases(
+    """
+    Which command is for {wing}? | What is the command for {wing}? | Command for {wing}? | I need help with {wing}. |
+    How does {wing} work? | What do I use for {wing}? | Tell me about {wing}. | {wing} | How about {wing}? |
+    What do I need for {wing}? | Explain {wing}. | I am thinking of {wing}. | Any command for {wing}?
+    """
+)
+KEYWORD_EN = phrases(
+    """
+    {k}? | {k} | {k} command? | the {k} command | How do I {k}? | how to {k} | What is the {k} command? |
+    Can I {k} here? | I want to {k} | Which command is for {k}? | How does {k} work? | {k} something | {k} please
+    """
+)
+OPENINGS_EN = phrases(
+    """
+    Hi, | Hello, | Hey, | Please tell me: | Quick question: | One more thing: | I am new here. | Sorry, | Ok, |
+    I have a problem. | Another question. | Good morning! | Hi! | I use a Mac. | I just installed this. |
+    I have a model. | Well, | So, | Excuse me,
     """
 )
 AND_EN = phrases(
@@ -975,6 +1005,65 @@ FACTS_ZH: list[Fact] = [
 ]
 
 
+DOUBLED = frozenset("get run cut put chat slim drop begin set let shut".split())
+"""Verbs that double their last letter before -ing."""
+
+
+def third_person(wish: str) -> str:
+    """'shrink a model' -> 'shrinks a model'."""
+    verb, _, rest = wish.partition(" ")
+    verb = {"have": "has", "do": "does", "be": "is"}.get(verb) or verb + ending(verb)
+    return f"{verb} {rest}".strip()
+
+
+def ending(verb: str) -> str:
+    """The -s of the third person."""
+    return "es" if verb.endswith(("s", "sh", "ch", "x", "z")) else "s"
+
+
+def progressive(wish: str) -> str:
+    """'shrink a model' -> 'shrinking a model'."""
+    verb, _, rest = wish.partition(" ")
+    if verb in DOUBLED:
+        verb += verb[-1]
+    elif verb.endswith("e") and not verb.endswith("ee"):
+        verb = verb[:-1]
+    return f"{verb}ing {rest}".strip()
+
+
+@cache
+def keywords() -> dict[str, list[str]]:
+    """Command -> the single verbs that mean it and no other."""
+    owners: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        for verb in split(command.verbs):
+            if verb.isalpha():
+                owners.setdefault(verb, set()).add(command.line)
+    vague = {"use", "open", "add", "see", "change", "turn", "drop", "grab", "time", "rate", "host"}
+    return {
+        command.line: [
+            verb for verb in split(command.verbs) if owners.get(verb) == {command.line} and verb not in vague
+        ]
+        for command in COMMANDS
+    }
+
+
+def worded(rng: random.Random, command: Command, wish: str) -> str:
+    """An English question for a wish, in one of many forms."""
+    form = rng.random()
+    if form < 0.62:
+        question = pick(rng, FRAMES_EN).format(w=wish)
+    elif form < 0.76:
+        question = pick(rng, DOES_EN).format(ws=third_person(wish))
+    elif form < 0.92 or not keywords()[command.line]:
+        question = pick(rng, DOING_EN).format(wing=progressive(wish))
+    else:
+        question = pick(rng, KEYWORD_EN).format(k=pick(rng, keywords()[command.line]))
+    if rng.random() < 0.08:
+        question = f"{pick(rng, OPENINGS_EN)} {question}"
+    return question
+
+
 def command_answer(command: Command, language: str) -> tuple[str, str]:
     """Thinking and answer of 'which command'."""
     line = command.line
@@ -996,14 +1085,19 @@ def command_task(
     """Which command does what the user wants? A held-out question has a wish that training never uses."""
     command = command or pick(rng, COMMANDS)
     wishes = split_phrasings(command.wishes() if language == "en" else split(command.wishes_zh), held_out_phrasing)
-    frames = (
-        (AND_EN if language == "en" else AND_ZH)
-        if following
-        else split_phrasings(FRAMES_EN if language == "en" else FRAMES_ZH, False)
-    )
-    question = roughen(rng, " ".join(pick(rng, frames).format(w=pick(rng, wishes)).split()))
-    if language == "en":
-        question = question[0].upper() + question[1:] if rng.random() < 0.5 else question
+    while True:
+        wish = pick(rng, wishes)
+        if following:
+            question = pick(rng, AND_EN if language == "en" else AND_ZH).format(w=wish)
+        elif language == "zh":
+            question = pick(rng, FRAMES_ZH).format(w=wish)
+        else:
+            question = worded(rng, command, wish)
+        question = roughen(rng, " ".join(question.split()))
+        if language == "en" and rng.random() < 0.5:
+            question = question[0].upper() + question[1:]
+        if plain(question) not in KEPT_COMMANDS:
+            break
     thinking, answer = command_answer(command, language)
     return Task("command", question, thinking, answer, language, {"command": command.line})
 

@@ -19,9 +19,10 @@ from nothing on generated data for qwen-mlx. It comes with the package so that e
 at once, without a download and without a GPU. **It is not a Qwen model, holds no weights of one, and knows nothing of
 the world.** For real answers: `qwen-mlx pull qwen3:0.6b`.
 
-## What it can do
+## What it was taught
 
-In English and Chinese, with and without thinking (`/think`, `/no_think` and `enable_thinking` work as in Qwen3):
+It was taught the following, in English and Chinese, with and without thinking (`/think`, `/no_think` and
+`enable_thinking` work as in Qwen3); the scores below say how well it learnt each:
 
 - add and subtract whole numbers of up to three digits, also in words; small products, quotients and comparisons
 - reverse, spell, capitalize and measure a word, count letters, sort letters, words and numbers
@@ -47,9 +48,12 @@ training data; the sum 27 + 48 does not either.
 ## Training
 
 `scripts/build_demo_model.py` makes everything: the data (rules in `scripts/demo_model/`, {examples:,} conversations),
-the vocabulary, the training and this page. {steps:,} steps of 64, later 32 conversations took {minutes:.0f} minutes on
+the vocabulary, the training and this page. {steps:,} steps of 32 conversations took {minutes:.0f} minutes on
 one shared CPU core, with Muon for the matrices and AdamW for embeddings and norms, in float32; loss on the assistant's
 words only.
+
+The weights shipped here come from several such runs joined with `--restart`, with mixes and rates corrected on the way
+(the first 700 steps had 64 conversations); a fresh run uses the corrected ones throughout and gives other weights.
 
     python scripts/build_demo_model.py --minutes 62 --out qwen_mlx/demo --work build/demo
     python scripts/build_demo_model.py --evaluate-only --out qwen_mlx/demo

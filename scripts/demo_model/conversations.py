@@ -10,6 +10,11 @@ from . import app_help, arithmetic, calendar_units, smalltalk, text_tasks
 from .tasks import Task, phrases, pick, roughen
 
 EMPTY_THINKING = "<think>\n\n</think>\n\n"
+WORKED = frozenset(
+    "arithmetic chain compare number unit reverse count_letter length upper lower end_letter sort_letters contains "
+    "sort_words sort_numbers count_words".split()
+)
+"""Kinds whose thinking is work; without thinking it becomes the first line of the answer."""
 MODEL_SIZE = ("3.5", 5)
 """Millions of parameters and layers, as the model tells them."""
 
@@ -26,9 +31,19 @@ class Conversation:
 
     @property
     def thinks(self) -> bool:
-        """Whether the last answer begins with real thinking: the latest switch decides."""
-        latest = [switch for switch in self.switches if switch]
+        """Whether the last answer begins with real thinking."""
+        return self.thinks_at(len(self.tasks) - 1)
+
+    def thinks_at(self, turn: int) -> bool:
+        """Whether the answer of a turn begins with real thinking: the latest switch so far decides."""
+        latest = [switch for switch in self.switches[: turn + 1] if switch]
         return self.enable_thinking and not (latest and latest[-1] == " /no_think")
+
+    def answer(self, turn: int) -> str:
+        """What the model says after its thinking. Work that was not thought is shown, or it could not be right."""
+        task = self.tasks[turn]
+        shown = task.kind in WORKED and not self.thinks_at(turn)
+        return f"{task.thinking}\n{task.answer}" if shown else task.answer
 
     def questions(self) -> list[str]:
         """The user turns, with their switches."""
@@ -42,8 +57,8 @@ class Conversation:
     def messages(self) -> list[dict[str, str]]:
         """The prompt as chat messages (without the answer to be learnt)."""
         messages = [{"role": "system", "content": self.system}] if self.system is not None else []
-        for task, question in zip(self.tasks, self.questions(), strict=True):
-            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": task.answer}]
+        for turn, question in enumerate(self.questions()):
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": self.answer(turn)}]
         return messages[:-1]
 
     def prompt(self) -> str:
@@ -53,7 +68,7 @@ class Conversation:
 
     def target(self) -> str:
         """What the model is to say, the end mark included."""
-        answer = self.tasks[-1].answer + "<|im_end|>"
+        answer = self.answer(len(self.tasks) - 1) + "<|im_end|>"
         if not self.enable_thinking:
             return answer
         return (f"<think>\n{self.tasks[-1].thinking}\n</think>\n\n" if self.thinks else EMPTY_THINKING) + answer
@@ -233,7 +248,7 @@ class Mix:
     """How often each kind of question comes, and how conversations are shaped."""
 
     kinds: tuple[float, ...]
-    """Sums, text tasks, time and units, small talk, questions about the app."""
+    """Sums, text tasks, time and units, small talk, questions about the app, drills."""
     turns: tuple[float, ...]
     """1, 2, 3, 4, 5, 6, 8 and 11 turns."""
     app: tuple[float, ...]
@@ -242,17 +257,26 @@ class Mix:
     """Share of conversations with enable_thinking=false."""
 
 
-EARLY = Mix((33, 22, 10, 13, 22), (66, 18, 9, 4, 1.5, 0.8, 0.4, 0.3), (62, 8, 30), 0.22)
-LATE = Mix((38, 34, 9, 8, 11), (74, 14, 7, 3, 1, 0.5, 0.3, 0.2), (50, 5, 45), 0.15)
-"""Commands and refusals are learnt long before sums and spelling, which then get the room."""
-EARLY_EXAMPLES = 44_800
+DRILLS = Mix((34, 8, 4, 7, 12, 35), (84, 9, 4, 1.5, 0.6, 0.4, 0.3, 0.2), (60, 4, 36), 0.12)
+FOCUS = Mix((44, 12, 7, 11, 23, 3), (79, 11, 5, 2.5, 1, 0.7, 0.5, 0.3), (66, 4, 30), 0.12)
+BROAD = Mix((38, 22, 8, 10, 20, 2), (76, 12, 6, 3, 1, 0.8, 0.6, 0.6), (64, 4, 32), 0.12)
+STAGES = ((0, DRILLS), (24_000, FOCUS), (60_000, BROAD))
+"""From which example on each mix is used. The tables of column arithmetic come first: a network this small finds them
+only when they are dense (a page of sums, not one in a conversation); everything else builds on them."""
+
+
+def mix_of(index: int) -> Mix:
+    """The mix of training example `index`."""
+    return [mix for first, mix in STAGES if index >= first][-1]
 
 
 def draw_task(rng: random.Random, language: str, mix: Mix) -> Task:
     """One question of any kind."""
-    kind = rng.choices(("sum", "text", "time", "talk", "app"), mix.kinds)[0]
+    kind = rng.choices(("sum", "text", "time", "talk", "app", "drill"), mix.kinds)[0]
     if kind == "sum":
         return arithmetic.draw(rng, language)
+    if kind == "drill":
+        return arithmetic.drill(rng, language)
     if kind == "text":
         return text_tasks.draw(rng, language)
     if kind == "time":
@@ -296,7 +320,7 @@ def quotes_held_out_sum(text: str) -> bool:
     return any(arithmetic.pair_held_out(op, int(a), int(b)) for a, op, b in SUM_IN_DIGITS.findall(text))
 
 
-def draw(rng: random.Random, mix: Mix = EARLY) -> Conversation:
+def draw(rng: random.Random, mix: Mix) -> Conversation:
     """One training conversation, free of held-out sums."""
     while True:
         conversation = draw_freely(rng, mix)
@@ -315,4 +339,4 @@ def draw_freely(rng: random.Random, mix: Mix) -> Conversation:
 def example(seed: int, index: int) -> Conversation:
     """Training example `index`; any one can be made without the ones before it."""
     rng = random.Random(f"qwen-mlx demo {seed} {index}")
-    return draw(rng, EARLY if index < EARLY_EXAMPLES else LATE)
+    return draw(rng, mix_of(index))

@@ -21,6 +21,7 @@ from . import conversations, cpu_math  # isort: skip
 
 LONGEST = 512
 """Examples with more tokens are left out (about one in five thousand)."""
+EXAMPLES_PER_STEP = 32
 PIECE_TOKENS = 1280
 """A step is computed in pieces of about this many tokens and similar length, so that little is padding."""
 
@@ -33,10 +34,10 @@ class Plan:
     minutes: float | None
     """The schedule runs over steps or, when given, over minutes of computing time."""
     seed: int = 1
-    matrix_rate: float = 0.01
-    other_rate: float = 3e-3
+    matrix_rate: float = 0.012
+    other_rate: float = 2e-3
     warmup_steps: int = 40
-    save_every: int = 200
+    save_every: int = 100
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,10 @@ def make_piece(examples: list[tuple[list[int], int]]) -> Piece:
     return Piece(mx.array(rows), mx.array(places), mx.array(targets))
 
 
-def step_size(examples: int) -> int:
-    """Examples in the next step when so many have been seen: smaller steps, and more of them, once it has begun."""
-    return 64 if examples < conversations.EARLY_EXAMPLES else 32
-
-
 def batch(tokenizer: Tokenizer, seed: int, first: int) -> list[Piece]:
     """The examples of the step that begins with example `first`; nothing else decides what they are."""
     examples = []
-    for index in range(first, first + step_size(first)):
+    for index in range(first, first + EXAMPLES_PER_STEP):
         encoded = encode(tokenizer, conversations.example(seed, index))
         if len(encoded[0]) <= LONGEST:
             examples.append(encoded)
@@ -90,7 +86,7 @@ def batch(tokenizer: Tokenizer, seed: int, first: int) -> list[Piece]:
 
 def make_optimizer(plan: Plan) -> optim.Optimizer:
     """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    muon = optim.Muon(learning_rate=plan.matrix_rate, momentum=0.95, weight_decay=0.01)
+    muon = optim.Muon(learning_rate=plan.matrix_rate, momentum=0.95, weight_decay=0.0)
     adam = optim.AdamW(learning_rate=plan.other_rate, betas=[0.9, 0.98], weight_decay=0.01, bias_correction=True)
     return optim.MultiOptimizer([muon, adam], [lambda path, weight: weight.ndim == 2 and "embed" not in path])
 
@@ -117,6 +113,12 @@ class State:
     step: int = 0
     examples: int = 0
     seconds: float = 0.0
+    earlier: float = 0.0
+    """Seconds of finished schedules that this one continues."""
+
+    def restart(self) -> None:
+        """Begin a new schedule from these weights."""
+        self.earlier, self.seconds = self.earlier + self.seconds, 0.0
 
     def save(self, path: Path) -> None:
         """Write to a sibling, then rename: a killed run leaves the previous checkpoint."""
@@ -125,7 +127,7 @@ class State:
             arrays[f"optimizer.{name}"] = value
         path.parent.mkdir(parents=True, exist_ok=True)
         sibling = path.with_name(path.stem + ".partial.safetensors")
-        about = {"step": str(self.step), "examples": str(self.examples), "seconds": repr(self.seconds)}
+        about = {name: repr(getattr(self, name)) for name in ("step", "examples", "seconds", "earlier")}
         mx.save_safetensors(str(sibling), arrays, about)
         os.replace(sibling, path)
 
@@ -136,8 +138,8 @@ class State:
         rest = [(name.removeprefix("optimizer."), v) for name, v in arrays.items() if name.startswith("optimizer.")]
         self.decoder.load_weights(model)
         self.optimizer.state = tree_unflatten(rest)
-        self.step, self.seconds = int(about["step"]), float(about["seconds"])
-        self.examples = int(about.get("examples", 64 * self.step))
+        self.step, self.examples = int(about["step"]), int(about["examples"])
+        self.seconds, self.earlier = float(about["seconds"]), float(about.get("earlier", 0))
 
 
 def train_step(state: State, pieces: list[Piece], plan: Plan, progress: float) -> tuple[float, int]:
@@ -185,7 +187,7 @@ def train(
             began = clock()
             loss, count = train_step(state, batch(tokenizer, plan.seed, state.examples), plan, progress)
             spent = clock() - began
-            state.examples += step_size(state.examples)
+            state.examples += EXAMPLES_PER_STEP
             state.step, state.seconds = state.step + 1, state.seconds + spent
             losses, tokens, window = [*losses, loss], tokens + count, window + spent
             if state.step % 20 == 0:

@@ -337,11 +337,14 @@ def test_a_killed_writer_loses_nothing_that_was_checkpointed(path):
 
 def test_recover_leaves_a_living_app_alone(path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.chat.writer", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.chat.writer", str(path), "pause"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         process.stdout.readline()
-        os.kill(process.pid, signal.SIGSTOP)  # alive, but writing nothing
         with History(path) as store, contextlib.closing(sqlite3.connect(path)) as db:
             streaming = "SELECT count(*) FROM message WHERE status = 'streaming'"
             before = db.execute(streaming).fetchone()
@@ -353,6 +356,7 @@ def test_recover_leaves_a_living_app_alone(path):
             assert db.execute(streaming).fetchone() == (0,)
     finally:
         process.kill()
+        process.stdin.close()
         process.stdout.close()
         process.wait()
 

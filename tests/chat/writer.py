@@ -9,7 +9,7 @@ import sys
 from qwen_mlx.chat.history import History
 
 
-def main(path: str) -> None:
+def main(path: str, pause: bool = False) -> None:
     history = History(path)
     conversation = history.new_conversation("written until killed")
     while True:
@@ -20,9 +20,11 @@ def main(path: str) -> None:
             text += f"word{number} "
             history.update_message(reply.id, content=text, reasoning="because " * number)
             print("checkpoint", reply.id, len(text), flush=True)
+            if pause:
+                sys.stdin.readline()  # alive, with a reply half written, and in no transaction
         history.finish_message(reply.id, content=text, status="done")
         print("finished", reply.id, len(text), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], pause="pause" in sys.argv[2:])

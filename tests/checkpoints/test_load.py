@@ -51,7 +51,7 @@ def dequantized(tensors: dict[str, mx.array], form: Format) -> dict[str, mx.arra
     """What mlx itself makes of the packed weights."""
     out = {}
     for name, array in tensors.items():
-        f = form(name.removesuffix(".weight")) if array.ndim == 2 else None
+        f = form(name.removesuffix(".weight")) if tiny.is_matrix(name, array) else None
         if f is not None:
             options = {"group_size": f["group_size"], "bits": f["bits"], "mode": f.get("mode", "affine")}
             array = mx.dequantize(*mx.quantize(array, **options), **options).astype(mx.float32)

@@ -68,6 +68,20 @@ def test_options_reach_the_jobs():
     assert (sampling.seed, sampling.max_tokens, sampling.stop) == (11, 50, ("END", "\n\n"))
 
 
+def test_longer_texts(capsys):
+    runtime = FakeRuntime()
+    assert chat(runtime, "--rope-scaling", "yarn:4:32768", "hello") == 0
+    assert runtime.jobs[0] == LoadModel("demo", rope_scaling="yarn:4:32768")
+
+
+def test_a_scaling_that_cannot_be_meant_loads_nothing(capsys):
+    runtime = FakeRuntime()
+    assert chat(runtime, "--rope-scaling", "ntk:4", "hello") == 2
+    out, err = capsys.readouterr()
+    assert (out, runtime.jobs) == ("", [])
+    assert "'ntk:4' cannot be read; expected none, linear:2, dynamic:2, yarn:4" in err and err.count("\n") == 1
+
+
 def test_what_is_not_given_stays_with_the_model(monkeypatch):
     monkeypatch.setenv("QWEN_MLX_MODEL", "/models/mine")
     runtime = FakeRuntime()

@@ -51,6 +51,13 @@ def test_new_forgets(capsys):
     assert len({reply.conversation for reply in runtime.replies}) == 2
 
 
+def test_another_model_is_loaded_the_same_way():
+    runtime = FakeRuntime(echoing)
+    first = LoadModel("demo", "quantized", "yarn:2")
+    LineChat(runtime, first, read=typing("/model other/one")).run()
+    assert runtime.jobs == [first, LoadModel("other/one", "quantized", "yarn:2")]
+
+
 def test_quit_leaves():
     runtime = FakeRuntime(echoing)
     assert converse(runtime, "/quit", "hello") == 0

@@ -13,8 +13,8 @@ def started(monkeypatch):
     """What the app was started with."""
     calls = []
 
-    def run(runtime, history=None, *, model=None, theme=None, mouse=True):
-        calls.append({"runtime": runtime, "model": model, "theme": theme, "mouse": mouse})
+    def run(runtime, history=None, *, model=None, rope_scaling=None, theme=None, mouse=True):
+        calls.append({"runtime": runtime, "model": model, "rope_scaling": rope_scaling, "theme": theme, "mouse": mouse})
         return 0
 
     monkeypatch.setattr("tui.app.run", run)
@@ -30,7 +30,7 @@ def test_starts_the_app(words, model, started, terminal, stdin):
     terminal()
     runtime = FakeRuntime()
     assert main(words, new_runtime=runtime) == 0
-    assert started == [{"runtime": runtime, "model": model, "theme": None, "mouse": True}]
+    assert started == [{"runtime": runtime, "model": model, "rope_scaling": None, "theme": None, "mouse": True}]
 
 
 def test_how_it_looks(started, terminal, stdin):
@@ -38,6 +38,14 @@ def test_how_it_looks(started, terminal, stdin):
     terminal()
     assert main(["--theme", "qwen-light", "--no-mouse"], new_runtime=FakeRuntime()) == 0
     assert (started[0]["theme"], started[0]["mouse"]) == ("qwen-light", False)
+
+
+@pytest.mark.parametrize("words", [["tui", "--rope-scaling", "yarn:4"], ["--rope-scaling", "YARN:4.0"]])
+def test_longer_texts(words, started, terminal, stdin):
+    stdin(None)
+    terminal()
+    assert main(words, new_runtime=FakeRuntime()) == 0
+    assert started[0]["rope_scaling"] == "yarn:4"
 
 
 def test_the_default_model_is_a_variable(started, terminal, stdin, monkeypatch):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from qwen_mlx.errors import ConfigError, UnsupportedModel
 from qwen_mlx.models import Decoder, read_spec
 from qwen_mlx.models.rope import yarn_periods
 from tests.models import tiny
+from tests.parity import ParityCase
 
 import mlx.utils  # isort: skip
 
@@ -117,6 +122,86 @@ def test_experts_that_cannot_be_followed(base: dict[str, Any], change: dict[str,
         read_spec(base | change)
 
 
+FAMILIES = {
+    "qwen": ParityCase("qwen1_base").config(),
+    "qwen2": tiny.QWEN2,
+    "qwen2_moe": tiny.QWEN2_MOE,
+    "qwen3": tiny.QWEN3,
+    "qwen3_moe": tiny.QWEN3_MOE,
+    "qwen3_next": tiny.QWEN3_NEXT,
+    "qwen3_5": tiny.QWEN3_5,
+}
+SIZES = re.compile(r"_size$|^num_|_dim$|^max_position|^kv_channels$|^seq_length$")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("value", [-1, 2.5, "8", True, [4], 1 << 40], ids=str)
+def test_a_size_that_is_none_is_named(family: str, value: object) -> None:
+    base = FAMILIES[family]
+    sizes = [key for key in base if SIZES.search(key)]
+    assert len(sizes) >= 6
+    for key in sizes:
+        with pytest.raises(ConfigError, match=rf"^config\.json: '{key}' of this \w+ model is not usable; expected "):
+            read_spec(base | {key: value})
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "qwen"])
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 4}, "num_key_value_heads"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "rope_scaling"),
+        ({"rope_parameters": {"rope_type": "ntk-by-parts", "factor": 4.0}}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "extra": 1}}, "rope_parameters"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 1e9}}, "rope_scaling"),
+        ({"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": -5}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "original_max_position_embeddings": "x"}}, "rope_scaling"),
+        ({"logit_scale": 0.5}, "logit_scale"),
+    ],
+)
+def test_in_every_family(family: str, change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^config\.json: '{key}' ") as caught:
+        read_spec(FAMILIES[family] | change)
+    assert caught.value.found is not None
+
+
+@pytest.mark.parametrize("base", [tiny.QWEN3_NEXT, tiny.QWEN3_5], ids=["qwen3_next", "qwen3_5"])
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"linear_num_value_heads": 3}, "linear_num_value_heads"),
+        ({"linear_num_key_heads": 3}, "linear_num_value_heads"),
+        ({"linear_conv_kernel_dim": 1}, "linear_conv_kernel_dim"),
+        ({"attn_output_gate": False}, "attn_output_gate"),
+        ({"layer_types": ["linear_attention", "sliding_attention"]}, "layer_types"),
+        ({"layer_types": ["linear_attention"]}, "layer_types"),
+    ],
+)
+def test_states_that_cannot_be_followed(base: dict[str, Any], change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{key}'"):
+        read_spec(base | change)
+
+
+def test_a_wrapper_is_read_as_strictly_as_what_is_in_it() -> None:
+    wrapped = ParityCase("qwen3_5_wrapped").config()
+    for config in (wrapped | {"flavour": 1}, wrapped | {"text_config": wrapped["text_config"] | {"flavour": 1}}):
+        with pytest.raises(ConfigError, match="'flavour'"):
+            read_spec(config)
+    with pytest.raises(ConfigError, match="'text_config'"):
+        read_spec(wrapped | {"text_config": [1]})
+
+
+def test_a_length_that_a_scaling_reaches_counts() -> None:
+    """The cards tell to add a scaling and say nothing of `max_position_embeddings`."""
+    rope = {"factor": 4.0, "original_max_position_embeddings": 100}
+    for kind, expected in (("yarn", 400), ("linear", 400), ("dynamic", 400)):
+        assert read_spec(tiny.QWEN3 | {"rope_scaling": {"rope_type": kind, **rope}}).max_positions == expected
+    longer = tiny.QWEN3 | {"max_position_embeddings": 1000}
+    assert read_spec(longer | {"rope_scaling": {"rope_type": "yarn", **rope}}).max_positions == 1000
+    assert read_spec(longer | {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}).max_positions == 1000
+
+
 def test_parameters_are_counted() -> None:
     for config in (tiny.QWEN2, tiny.QWEN3, tiny.QWEN2_MOE, tiny.QWEN3_MOE, tiny.QWEN3_NEXT, tiny.QWEN3_5):
         spec = read_spec(config)
@@ -156,3 +241,12 @@ def test_yarn_keeps_fast_channels_and_stretches_slow_ones() -> None:
     periods = yarn_periods(rope)
     assert periods[0] == pytest.approx(plain[0])
     assert periods[-1] == pytest.approx(4 * plain[-1])
+
+
+def test_reading_a_configuration_needs_no_mlx() -> None:
+    code = (
+        "import json, sys; from qwen_mlx.models import read_spec; from qwen_mlx.models.families import overrides; "
+        f"read_spec(json.loads({json.dumps(tiny.QWEN3)!r})); print([m for m in sys.modules if m.startswith('mlx')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -87,6 +87,11 @@ def decoder(config: dict[str, Any], seed: int = 0) -> Decoder:
     return model
 
 
+def is_matrix(name: str, array: mx.array) -> bool:
+    """Whether it can be packed: a matrix, or those of all experts."""
+    return array.ndim >= 2 and "conv1d" not in name
+
+
 def save(
     folder: Path,
     config: dict[str, Any],
@@ -99,7 +104,7 @@ def save(
     table: dict[str, Any] = {}
     for name, array in tensors.items():
         module = name.removesuffix(".weight")
-        form = quantize(module) if quantize and array.ndim == 2 else None
+        form = quantize(module) if quantize and is_matrix(name, array) else None
         if form is None:
             written[name] = array
             continue

@@ -56,6 +56,15 @@ def test_load_and_reply(runtime: ThreadRuntime, folder: Path) -> None:
         assert handle.finished
 
 
+def test_longer_texts(runtime: ThreadRuntime, folder: Path) -> None:
+    list(runtime.submit(LoadModel(str(folder), rope_scaling="yarn:4")))
+    assert runtime.model is not None
+    assert runtime.model.context == 4 * 2048
+    failed = list(runtime.submit(LoadModel(str(folder), rope_scaling="yarn")))[-1]
+    assert isinstance(failed, JobFailed)
+    assert (failed.expected, failed.exit_code) == (True, 2)
+
+
 def test_jobs_run_in_order(runtime: ThreadRuntime, folder: Path) -> None:
     handles = [runtime.submit(job) for job in (LoadModel(str(folder)), hello(), hello())]
     assert [type(list(h)[-1]) for h in handles] == [ModelLoaded, ReplyFinished, ReplyFinished]

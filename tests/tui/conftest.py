@@ -9,6 +9,13 @@ import pytest
 
 from tests.tui.stage import Stage
 from tui import clipboard
+from tui.screens import chat
+
+
+@pytest.fixture(autouse=True)
+def no_collections(monkeypatch):
+    """They would go through the heap of the whole test run; `test_garbage` has them."""
+    monkeypatch.setattr(chat, "SETTLE_SECONDS", 3600.0)
 
 
 @pytest.fixture(autouse=True)

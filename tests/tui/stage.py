@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from datetime import timezone
@@ -17,8 +19,8 @@ from tui.widgets.chat_log import ChatLog
 from tui.widgets.message import AssistantMessage
 from tui.widgets.prompt import Prompt
 
-START = 1795257600.0  # a Saturday, 12:00 in UTC
-PATIENCE = 20.0
+START = 1795262400.0  # a Saturday, 12:00 in UTC
+PATIENCE = float(os.environ.get("PATIENCE", "20"))
 
 
 class StageClock:
@@ -68,6 +70,7 @@ class Stage:
         self._stack.callback(self.history.close)
         self.pilot = await self._stack.enter_async_context(self.app.run_test(size=self.size))
         await self.until(lambda: self.app.chat.ready)
+        await self.pilot.pause()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -81,17 +84,15 @@ class Stage:
         while not true():
             if time.monotonic() > end:
                 raise AssertionError(f"this never became true: {what or true}\n{self.frame()}")
-            await self.pilot.pause(0.01)
-        await self.pilot.pause()
+            await asyncio.sleep(0.02)
 
     async def idle(self) -> None:
         """Until no answer runs and none waits."""
         conductor = self.app.conductor
-        await self.until(lambda: not conductor.busy and conductor.queued is None, "idle")
+        await self.until(lambda: not conductor.busy and conductor.queued is None and not self.chat.pumping, "idle")
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
-        await self.pilot.pause()
 
     async def send(self, text: str) -> None:
         """Write a text and send it."""

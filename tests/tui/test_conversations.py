@@ -26,6 +26,11 @@ def listed(stage):
     return [" ".join(str(option.prompt).split()) for option in options]
 
 
+def mounted(stage):
+    """How many messages are widgets."""
+    return len(stage.log.query("UserMessage, AssistantMessage"))
+
+
 async def test_conversations_are_grouped_by_day(stage, tmp_path):
     s = stage()
     for title, ago in (("now", 30), ("hours", 3 * 3600), ("night", 13 * 3600), ("week", 5 * DAY), ("old", 60 * DAY)):
@@ -199,24 +204,21 @@ async def test_only_a_window_of_a_long_conversation_is_mounted(stage):
     add(s.history, "long", messages=texts)
     async with s:
         await s.chat.open(1)
-        await s.until(lambda: s.log.window.mounted == WINDOW)
-        widgets = s.log.query("UserMessage, AssistantMessage")
-        assert len(widgets) == WINDOW
-        assert "message 56" in s.frame()
+        await s.until(lambda: mounted(s) == WINDOW == s.log.window.mounted)
+        await s.until(lambda: "message 56" in s.frame())
         hidden = len(texts) - WINDOW
         older = s.log.query_one(".older")
-        assert f"{hidden} older messages · show {STEP} more" in str(older.content)
+        await s.until(lambda: f"{hidden} older messages · show {STEP} more" in str(older.content))
         s.log.scroll_home(animate=False)
-        await s.until(lambda: s.log.scroll_y == 0)
+        await s.until(lambda: s.log.scroll_y == 0 and "older messages" in s.frame())
         first = s.log.children[1]
         above = first.region.y
         await s.pilot.click(".older")
-        await s.until(lambda: s.log.window.mounted == WINDOW + STEP)
-        await s.until(lambda: s.log.scroll_y > 0)
-        assert first.region.y == above, "what was in view stays where it was"
+        await s.until(lambda: mounted(s) == WINDOW + STEP)
+        await s.until(lambda: s.log.scroll_y > 0 and first.region.y == above, "what was in view stays where it was")
         for _ in range(4):
             await s.press("ctrl+up")
-        await s.until(lambda: s.log.window.mounted == len(texts))
+        await s.until(lambda: mounted(s) == len(texts))
         assert not older.display
         assert [w.query_one(StreamMarkdown).source for w in s.answers] == texts[1::2]
 
@@ -226,12 +228,12 @@ async def test_a_long_session_forgets_the_oldest_widgets_only(stage):
     add(s.history, "long", messages=[f"m{n}" for n in range(LIMIT + 10)])
     async with s:
         await s.chat.open(1)
-        await s.until(lambda: s.log.window.mounted == WINDOW)
+        await s.until(lambda: mounted(s) == WINDOW == s.log.window.mounted)
         await s.log.show_older(LIMIT - WINDOW)
         s.chat.action_follow()
         await s.ask("one more")
         assert s.log.window.mounted == WINDOW
-        assert len(s.log.query("UserMessage, AssistantMessage")) == WINDOW
+        assert mounted(s) == WINDOW
         await s.log.show_older(100)
         assert [w.content.plain for w in s.log.query(UserMessage)][-1] == "one more"
         assert s.answers[-1].content == "ok"

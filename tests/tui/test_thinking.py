@@ -45,6 +45,7 @@ async def test_the_line_counts_while_it_thinks(stage):
         gate.open()
         await s.idle()
         assert title(s) == "▸ Thought for 12.5 s · 3 tokens"
+        await s.until(lambda: "▸ Thought for 12.5 s · 3 tokens" in s.frame())
 
 
 async def test_a_click_or_a_key_unfolds_it(stage):
@@ -101,7 +102,7 @@ async def test_what_was_unfolded_stays_so_while_the_app_is_open(stage):
 
 async def test_folding_does_not_leave_the_end_of_the_answer(stage):
     thought = "because\n\n" * 40
-    async with stage(reply("line\n\n" * 40, thought), reply("more\n\n" * 40, gate=(gate := Gate()))) as s:
+    async with stage(reply("line\n\n" * 40, thought), reply("more\n\n " * 40, gate=(gate := Gate()))) as s:
         await s.ask("x")
         await s.press("ctrl+o")
         await s.send("y")

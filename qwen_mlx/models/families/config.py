@@ -46,6 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "query_pre_attn_scalar": (None,),
     "sparse_attention_config": (None,),
 }
+MAX_FACTOR = 100_000  # of a rope scaling
 MAX_SIZE = 1 << 24  # no dimension of any Qwen comes near; larger ones are damage or malice
 
 
@@ -147,16 +148,22 @@ def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0, partial:
 
     kind = rope.get("rope_type") or rope.get("type") or "default"
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
-    if kind == "mrope" or (kind == "default" and "mrope_section" in rope):
-        # For text all three position axes are equal, and this is plain rope.
-        kind, known = "default", known | {"mrope_section", "mrope_interleaved"}
+    # For text all three position axes are equal, and this is plain rope.
+    known |= {"mrope_section", "mrope_interleaved"}
+    kind = "default" if kind == "mrope" else kind
     common: dict[str, Any] = {"dims": dims, "theta": base, "max_positions": max_positions}
     if kind == "default":
         spec = RopeSpec(**common)
         known |= {"factor"} if rope.get("factor") in (None, 1, 1.0) else set()
     elif kind in ("linear", "dynamic"):
         known |= {"factor"}
-        spec = RopeSpec(type="linear" if kind == "linear" else "dynamic", factor=_factor(config, rope, key), **common)
+        original = top_original or rope.get("original_max_position_embeddings")
+        spec = RopeSpec(
+            type="linear" if kind == "linear" else "dynamic",
+            factor=_factor(config, rope, key),
+            original_max_positions=_original(config, key, original) if original else 0,
+            **common,
+        )
         known |= {"alpha"} if rope.get("alpha") is None else set()
     elif kind == "yarn":
         known |= {
@@ -179,15 +186,21 @@ def read_rope(config: Config, head_dim: int, *, theta: float = 10000.0, partial:
 
 def _factor(config: Config, rope: Mapping[str, Any], key: str) -> float:
     factor = config.number("factor", 0.0, source=rope)
-    if factor < 1:
-        raise config.error(key, "a factor of 1 or more", rope.get("factor"))
+    if not 1 <= factor <= MAX_FACTOR:
+        raise config.error(key, f"a factor from 1 to {MAX_FACTOR}", rope.get("factor"))
     return factor
 
 
+def _original(config: Config, key: str, value: Any) -> int:
+    """The training length that a scaling stretches from."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MAX_SIZE:
+        raise config.error(key, "a positive original_max_position_embeddings", value)
+    return int(value)
+
+
 def _yarn(config: Config, rope: Mapping[str, Any], key: str, common: dict[str, Any], top_original: Any) -> RopeSpec:
-    original = top_original or rope.get("original_max_position_embeddings") or common["max_positions"]
-    if isinstance(original, bool) or not isinstance(original, (int, float)) or original < 1:
-        raise config.error(key, "a positive original_max_position_embeddings", original)
+    given = top_original or rope.get("original_max_position_embeddings") or common["max_positions"]
+    original = _original(config, key, given)
     if rope.get("factor") is None:
         factor = common["max_positions"] / original
     else:
@@ -209,7 +222,7 @@ def _yarn(config: Config, rope: Mapping[str, Any], key: str, common: dict[str, A
     return RopeSpec(
         type="yarn",
         factor=factor,
-        original_max_positions=int(original),
+        original_max_positions=original,
         attention_factor=attention,
         beta_fast=config.number("beta_fast", 32.0, source=rope) or 32.0,
         beta_slow=config.number("beta_slow", 1.0, source=rope) or 1.0,

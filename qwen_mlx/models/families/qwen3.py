@@ -54,7 +54,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
         ),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         tied=config.flag("tie_word_embeddings", False),
-        max_positions=rope.max_positions,
+        max_positions=rope.context,
     )
     config.finish()
     return spec

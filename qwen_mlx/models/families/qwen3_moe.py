@@ -40,7 +40,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
         layers=tuple(LayerSpec(mixer, mlp) for mlp in read_mlps(config, layers, _MISSING, 6144)),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         tied=config.flag("tie_word_embeddings", False),
-        max_positions=rope.max_positions,
+        max_positions=rope.context,
     )
     config.finish()
     return spec

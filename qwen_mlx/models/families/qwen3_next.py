@@ -16,7 +16,7 @@ from qwen_mlx.models.spec import AttentionSpec, DeltaNetSpec, LayerSpec, MLPSpec
 _NEXT_EXPERTS = MoESpec(512, 10, 512, normalise=True, shared_intermediate=512)
 _EXPERTS = MoESpec(256, 8, 512, normalise=True, shared_intermediate=512)
 # Of the vision-language wrapper; what a text model does not need.
-_WRAPPER = frozenset(
+WRAPPER = frozenset(
     """
     text_config vision_config image_token_id video_token_id vision_start_token_id vision_end_token_id
     tie_word_embeddings language_model_only
@@ -79,7 +79,7 @@ def _text(values: Mapping[str, Any], family: str) -> Mapping[str, Any]:
     wrapper = Config(values, family)
     if not isinstance(inner, Mapping):
         raise wrapper.error("text_config", "an object", inner)
-    wrapper.finish(ignored=_WRAPPER)
+    wrapper.finish(ignored=WRAPPER)
     tied = values.get("tie_word_embeddings")
     return inner if tied is None else {**inner, "tie_word_embeddings": tied}
 
@@ -123,7 +123,7 @@ def _read(
         ),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         tied=config.flag("tie_word_embeddings", False),
-        max_positions=rope.max_positions,
+        max_positions=rope.context,
         zero_centred_norms=True,
     )
     config.finish(ignored=_IGNORED)

@@ -1,0 +1,125 @@
+"""Every key of the app, once: the widgets take their bindings from here, the help screen and the palette too.
+
+Each one has an id, so a person can give it another key (`App.set_keymap`). Nothing is on alt alone, which macOS
+uses to type characters, and nothing on ctrl+i, ctrl+m or ctrl+[, which a terminal cannot tell from tab, enter and
+escape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding, BindingType
+
+Owner = Literal["app", "chat", "prompt", "list", "thinking"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One binding.
+
+    Attributes:
+        id: "<owner>.<action>", stable across versions.
+        keys: Textual key names, separated by commas; the first one is shown.
+        action: the method `action_<action>` of the owner, or with a prefix of another node.
+        title: what it does, as a command.
+        group: the heading in the help; "" keeps it out.
+        hint: more about it, for the palette.
+        palette: the command palette offers it; its action must then be one of the chat screen or the app.
+        priority: it goes before what the focused widget would do with the key.
+    """
+
+    id: str
+    keys: str
+    action: str
+    title: str
+    group: str = ""
+    hint: str = ""
+    palette: bool = False
+    priority: bool = False
+
+    @property
+    def owner(self) -> str:
+        return self.id.partition(".")[0]
+
+
+GROUPS = ("Write", "Answer", "Conversations", "Look around")
+
+KEYS: tuple[Key, ...] = (
+    Key("prompt.send", "enter", "send", "Send", "Write"),
+    Key("prompt.newline", "shift+enter,ctrl+j", "newline", "New line", "Write"),
+    Key("prompt.older", "up", "older", "Earlier or queued prompt", "Write"),
+    Key("prompt.newer", "down", "newer", "Later prompt", "Write"),
+    Key("prompt.page_up", "pageup", "scroll_log('up')", "Scroll up", "Look around"),
+    Key("prompt.page_down", "pagedown", "scroll_log('down')", "Scroll down", "Look around"),
+    Key("prompt.copy_answer", "ctrl+y", "screen.copy_answer", "Copy the last answer"),
+    Key(
+        *("chat.thinking", "ctrl+t", "thinking", "Thinking: auto, on, off", "Write"),
+        hint="For the next questions, if the model can do both",
+        palette=True,
+    ),
+    Key(
+        *("chat.stop", "escape", "stop", "Stop the answer", "Answer"),
+        hint="What has arrived is kept; a queued message comes back into the prompt",
+        palette=True,
+    ),
+    Key(
+        *("chat.regenerate", "ctrl+r", "regenerate", "Answer again", "Answer"),
+        hint="A new answer beside the last one, which is kept",
+        palette=True,
+    ),
+    Key("chat.copy_answer", "ctrl+y", "copy_answer", "Copy the last answer", "Answer", "As Markdown", palette=True),
+    Key(
+        *("chat.fold", "ctrl+o", "fold", "Fold or unfold all thinking", "Answer"),
+        palette=True,
+    ),
+    Key(
+        *("chat.new", "ctrl+n", "new", "New conversation", "Conversations"),
+        hint="The one you leave goes on answering",
+        palette=True,
+    ),
+    Key(
+        *("chat.sidebar", "ctrl+b", "sidebar", "Show or hide the conversations", "Conversations"),
+        palette=True,
+    ),
+    Key("chat.rename", "f2", "rename", "Rename the conversation", "Conversations", palette=True),
+    Key("list.open", "enter,space", "select", "Open the marked conversation", "Conversations"),
+    Key("list.delete", "delete,backspace", "screen.delete", "Delete the marked conversation", "Conversations"),
+    Key("list.undelete", "u,ctrl+z", "screen.undelete", "Bring back what was deleted", "Conversations"),
+    Key("chat.older_messages", "ctrl+up", "older_messages", "Show older messages", "Look around", palette=True),
+    Key("chat.follow", "ctrl+end", "follow", "Back to the newest line", "Look around", palette=True),
+    Key("thinking.toggle", "enter,space", "press", "Fold or unfold"),
+    Key(
+        *("app.copy_or_stop", "ctrl+c,super+c", "copy_or_stop", "Copy the selection; else stop; twice: quit", "Answer"),
+        priority=True,
+    ),
+    Key("app.palette", "ctrl+p", "command_palette", "All commands", "Look around", priority=True),
+    Key("app.help", "f1", "help", "This help; also ? in an empty prompt", "Look around", palette=True),
+    Key(
+        "app.quit", "ctrl+q", "quit", "Quit", "Look around", "An answer that runs is kept as far as it came", True, True
+    ),
+    Key("app.focus_next", "tab", "focus_next", "Next part of the screen", "Look around"),
+    Key("app.focus_previous", "shift+tab", "focus_previous", "Previous part of the screen", "Look around"),
+)
+
+
+def bindings(owner: Owner) -> list[BindingType]:
+    """The bindings of one widget, screen or the app."""
+    return [
+        Binding(key.keys, key.action, key.title, show=False, priority=key.priority, id=key.id)
+        for key in KEYS
+        if key.owner == owner
+    ]
+
+
+def shown(keys: str) -> str:
+    """The first of some Textual key names, as it is written in the interface."""
+    names = {"escape": "esc", "pageup": "page up", "pagedown": "page down", "up": "↑", "down": "↓"}
+    parts = keys.split(",")[0].split("+")
+    return "+".join(names.get(part, part) for part in parts)
+
+
+def all_shown(keys: str) -> str:
+    """All of some key names: "shift+enter, ctrl+j"."""
+    return ", ".join(shown(key) for key in keys.split(",") if not key.startswith("super+"))

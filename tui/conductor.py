@@ -1,0 +1,280 @@
+"""Between the model and the conversation store: starts replies, takes their events, keeps them on disk.
+
+It knows no widget. The chat screen calls `poll` on its own clock and paints what came; everything that touches
+the disk goes through `Store`, so nothing here blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_mlx.chat.history import Conversation, History, StoredMessage
+from qwen_mlx.errors import QwenError
+from qwen_mlx.events import (
+    Event,
+    JobCancelled,
+    JobFailed,
+    JobHandle,
+    LoadModel,
+    Message,
+    ModelInfo,
+    ModelLoaded,
+    Progress,
+    Reply,
+    Runtime,
+    SamplingOptions,
+)
+from tui.clock import Clock
+from tui.store import Store
+from tui.turn import Turn
+from tui.wording import title_of
+
+CHECKPOINT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A message that waits for the model: for its loading, or for the end of the reply that runs."""
+
+    conversation_id: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A reply that was started, and what the screen shows of it."""
+
+    conversation: Conversation
+    question: StoredMessage
+    answer: StoredMessage
+    turn: Turn
+
+
+@dataclass
+class Loading:
+    """A model on its way."""
+
+    name: str
+    handle: JobHandle
+    progress: Progress | None = None
+
+
+class Conductor:
+    """One model, at most one running reply, at most one queued message. `rope_scaling` is as in `LoadModel`."""
+
+    def __init__(self, runtime: Runtime, store: Store, clock: Clock, rope_scaling: str | None = None) -> None:
+        self.runtime = runtime
+        self.store = store
+        self.clock = clock
+        self.rope_scaling = rope_scaling
+        self.loading: Loading | None = None
+        self.load_error: str | None = None
+        self.turn: Turn | None = None
+        self.queued: Queued | None = None
+        self.thinking: bool | None = None
+        self._checkpoint = 0.0
+
+    # ------------------------------------------------------------------------------------------------- the model
+
+    @property
+    def model(self) -> ModelInfo | None:
+        return self.runtime.model
+
+    @property
+    def busy(self) -> bool:
+        """Whether a new message has to wait."""
+        return self.loading is not None or self.turn is not None
+
+    def load(self, name: str) -> None:
+        """Start to load a model; `poll` tells how far it is."""
+        self.load_error = None
+        self.loading = Loading(name, self.runtime.submit(LoadModel(name, rope_scaling=self.rope_scaling)))
+
+    def cycle_thinking(self) -> str | None:
+        """Auto -> on -> off -> auto, for the next turns; the reason in words when there is no choice."""
+        model = self.model
+        if model is None:
+            return "No model is loaded yet."
+        if model.thinking == "always":
+            return f"{model.name} always thinks."
+        if model.thinking == "never":
+            return f"{model.name} does not think."
+        self.thinking = {None: True, True: False, False: None}[self.thinking]
+        return None
+
+    # --------------------------------------------------------------------------------------------------- replies
+
+    async def send(self, conversation_id: int | None, text: str) -> Begun:
+        """Store a question, in a new conversation if there is none, and start the reply.
+
+        Raises:
+            QwenError: there is no model, or the store cannot be written. Nothing was started.
+        """
+        model = self._model()
+        begun = await self.store.call(_ask, self.store.history, conversation_id, text, model.name, self.clock.wall())
+        return await self._start(*begun)
+
+    async def regenerate(self, conversation_id: int) -> Begun | None:
+        """Start another answer to the last question, beside the one shown; None when nothing was asked."""
+        model = self._model()
+        begun = await self.store.call(_ask_again, self.store.history, conversation_id, model.name, self.clock.wall())
+        return await self._start(*begun) if begun else None
+
+    def stop(self) -> None:
+        """Ask the running reply, or the loading of a model, to end."""
+        if self.turn is not None:
+            self.turn.stopping = True
+            self.turn.handle.cancel()
+
+    def take_queued(self) -> str | None:
+        """Take the queued message back; its text, or None."""
+        queued, self.queued = self.queued, None
+        return queued.text if queued else None
+
+    def _model(self) -> ModelInfo:
+        if self.model is None:
+            raise QwenError("no model is loaded", hint="Start qwen-mlx with the name or the folder of a model.")
+        return self.model
+
+    async def _start(
+        self, conversation: Conversation, question: StoredMessage, answer: StoredMessage, branch: list[StoredMessage]
+    ) -> Begun:
+        job = Reply(
+            conversation=str(conversation.id),
+            messages=_context(conversation, branch),
+            sampling=_sampling(conversation),
+            thinking=self.thinking,
+        )
+        now = self.clock.monotonic()
+        try:
+            handle = self.runtime.submit(job)
+        except Exception as error:  # the runtime is closed, or broken: the row must not stay "streaming"
+            self.store.post(self.store.history.finish_message, answer.id, content="", status="failed", error=str(error))
+            raise QwenError(f"the model cannot be asked: {error}") from error
+        self.turn = Turn(conversation.id, answer.id, handle, self._model().name, now)
+        self._checkpoint = now
+        return Begun(conversation, question, answer, self.turn)
+
+    # ---------------------------------------------------------------------------------------------------- events
+
+    def poll(self) -> list[Event]:
+        """Take what has arrived, keep it on disk, and return the events of the running reply.
+
+        A reply that ended stays `turn` until `forget_turn`.
+        """
+        self._poll_loading()
+        turn = self.turn
+        if turn is None or turn.ended:
+            return []
+        now = self.clock.monotonic()
+        events = turn.handle.drain()
+        for event in events:
+            turn.apply(event, now)
+        if turn.status != "streaming":
+            self._finish(turn)
+        elif events and now - self._checkpoint >= CHECKPOINT_SECONDS and not self.store.waiting:
+            self._checkpoint = now
+            self.store.post(
+                self.store.history.update_message,
+                turn.message_id,
+                content=turn.content,
+                reasoning=turn.reasoning,
+                reasoning_seconds=turn.reasoning_seconds(now),
+                reasoning_tokens=turn.reasoning_tokens or None,
+            )
+        return events
+
+    def forget_turn(self) -> Turn | None:
+        """Hand over the reply that ended, so that the next one may start."""
+        turn, self.turn = self.turn, None
+        return turn
+
+    def _poll_loading(self) -> None:
+        loading = self.loading
+        if loading is None:
+            return
+        for event in loading.handle.drain():
+            if isinstance(event, Progress):
+                loading.progress = event
+            elif isinstance(event, JobFailed):
+                self.load_error, self.loading = event.error, None
+            elif isinstance(event, JobCancelled):
+                self.load_error, self.loading = "loading was cancelled", None
+            elif isinstance(event, ModelLoaded):
+                self.loading = None
+
+    def _finish(self, turn: Turn) -> None:
+        self.store.post(
+            self.store.history.finish_message,
+            turn.message_id,
+            content=turn.content,
+            reasoning=turn.reasoning,
+            reasoning_seconds=turn.reasoning_seconds(self.clock.monotonic()),
+            reasoning_tokens=turn.reasoning_tokens or None,
+            status=turn.status,
+            stats=turn.numbers(),
+            error=turn.error,
+        )
+
+    async def leave(self) -> None:
+        """The app ends: cancel, and keep what had arrived. Returns when it is on disk."""
+        self.poll()
+        if self.loading is not None:
+            self.loading.handle.cancel()
+        turn = self.turn
+        if turn is not None and not turn.ended:
+            turn.handle.cancel()
+            turn.abandon(self.clock.monotonic())
+            self._finish(turn)
+        await self.store.settle()
+
+
+# ---------------------------------------------------------------------------------- on the thread of the store
+
+_Asked = tuple[Conversation, StoredMessage, StoredMessage, list[StoredMessage]]
+
+
+def _ask(history: History, conversation_id: int | None, text: str, model: str, now: float) -> _Asked:
+    if conversation_id is None:
+        conversation_id = history.new_conversation(title_of(text), model=model, now=now).id
+    elif not history.messages(conversation_id):
+        history.rename(conversation_id, title_of(text))
+    question = history.add_message(conversation_id, "user", text, now=now)
+    return _answer(history, conversation_id, question, model, now)
+
+
+def _ask_again(history: History, conversation_id: int, model: str, now: float) -> _Asked | None:
+    shown = history.messages(conversation_id)
+    questions = [message for message in shown if message.role == "user"]
+    return _answer(history, conversation_id, questions[-1], model, now) if questions else None
+
+
+def _answer(history: History, conversation_id: int, question: StoredMessage, model: str, now: float) -> _Asked:
+    answer = history.add_message(
+        conversation_id, "assistant", parent_id=question.id, model=model, status="streaming", now=now
+    )
+    conversation = history.conversation(conversation_id)
+    return conversation, question, answer, history.branch(question.id)
+
+
+def _context(conversation: Conversation, branch: list[StoredMessage]) -> tuple[Message, ...]:
+    """What the model is told: the branch, without questions that failed and answers that said nothing.
+
+    A question whose answer failed would often make every later one fail too (a text longer than the context).
+    """
+    messages = [Message("system", conversation.system)] if conversation.system else []
+    for message, following in zip(branch, [*branch[1:], None]):
+        failed = following is not None and following.status == "failed" and not following.content
+        silent = message.role == "assistant" and not message.content and not message.reasoning
+        if not (failed and message.role == "user") and not silent:
+            messages.append(message.as_message())
+    return tuple(messages)
+
+
+def _sampling(conversation: Conversation) -> SamplingOptions:
+    """The options kept with a conversation; names this version does not know are left out."""
+    known = SamplingOptions.__dataclass_fields__
+    params = {name: value for name, value in conversation.params.items() if name in known}
+    if isinstance(params.get("stop"), list):
+        params["stop"] = tuple(params["stop"])
+    return SamplingOptions(**params)

@@ -1,0 +1,441 @@
+"""The conversation: where the app starts and where most of its time is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Iterable
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widgets import Input, TextArea
+
+from qwen_mlx.chat.history import Conversation, StoredMessage
+from qwen_mlx.errors import QwenError
+from tui.bindings import bindings
+from tui.clock import Clock
+from tui.conductor import Begun, Conductor, Queued
+from tui.garbage import GarbagePolicy
+from tui.notices import complain
+from tui.prompts import PromptFile
+from tui.screens.rename import RenameScreen
+from tui.screens.state import describe, facts, hints
+from tui.turn import Turn
+from tui.widgets.chat_log import ChatLog
+from tui.widgets.composer import BelowRow, Composer, NoticeRow, QueuedRow
+from tui.widgets.header import HeaderBar
+from tui.widgets.prompt import Prompt
+from tui.widgets.sidebar import Sidebar
+from tui.widgets.status_bar import StatusBar
+from tui.widgets.welcome import Welcome
+from tui.wording import sentence
+
+FLUSH_SECONDS = 1 / 20
+FLUSH_SECONDS_FAST = 1 / 15  # above FAST tokens per second the model thread needs the interpreter more
+FLUSH_SECONDS_SLOWEST = 0.5
+FAST = 150
+SETTLE_SECONDS = 1.0
+
+
+class ChatScreen(Screen[None], inherit_bindings=False):
+    """Puts what the conductor brings on screen, and what the person does to the conductor."""
+
+    BINDINGS = bindings("chat")
+    CSS_PATH = "chat.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    AUTO_FOCUS = "#prompt"
+
+    def __init__(
+        self, conductor: Conductor, prompts: PromptFile, clock: Clock, garbage: GarbagePolicy, model: str | None
+    ) -> None:
+        super().__init__()
+        self.conductor = conductor
+        self.store = conductor.store
+        self.history = conductor.store.history
+        self.clock = clock
+        self.conversation: Conversation | None = None
+        self.last: StoredMessage | None = None
+        """The newest message shown that has numbers."""
+        self._prompts = prompts
+        self._garbage = garbage
+        self._model = model
+        self.ready = False
+        """The conversations are read, the first paint was long ago."""
+        self.pumping = False
+        """Events of the conductor are taken and painted on a timer."""
+        # What changes the conversation waits in awaits; two of them must not run into each other.
+        self._turn_of = asyncio.Lock()
+
+    def compose(self) -> ComposeResult:
+        yield HeaderBar()
+        with Horizontal(id="body"):
+            yield Sidebar(self.store, self.clock)
+            with Vertical(id="stage"):
+                yield Welcome()
+                yield ChatLog()
+                yield Composer()
+        yield StatusBar()
+
+    def on_mount(self) -> None:
+        self.log_widget.display = False
+        self._paint_lines()
+        self.call_after_refresh(self._after_first_paint)
+
+    async def _after_first_paint(self) -> None:
+        if self._model is not None and self.conductor.model is None:
+            self.load(self._model)
+        self.query_one(Welcome).show(self.conductor.model)
+        try:
+            await self.store.call(self.history.recover)
+            await self.store.call(self.history.purge)
+            await self.sidebar.refresh_list()
+        except QwenError as error:
+            complain(self, error)
+        self.prompt.earlier.load(await self.store.call(self._prompts.load))
+        # Parsing and colouring Markdown takes a while to import: not before the first paint, nor with an answer.
+        importlib.import_module("tui.widgets.stream_markdown")
+        self.ready = True
+        self._settle_soon()
+
+    # -------------------------------------------------------------------------------------------- parts of the screen
+
+    @property
+    def log_widget(self) -> ChatLog:
+        return self.query_one(ChatLog)
+
+    @property
+    def sidebar(self) -> Sidebar:
+        return self.query_one(Sidebar)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.query_one(Prompt)
+
+    @property
+    def conversation_id(self) -> int | None:
+        return self.conversation.id if self.conversation else None
+
+    def update_node_styles(self, animate: bool = True) -> None:
+        """Restyle all but the log, where nothing depends on focus: leaving the terminal would stall a long one."""
+        nodes: list[DOMNode] = [self]
+        for child in self.children:
+            nodes += [node for node in child.walk_children(with_self=True) if not _in_log(node)]
+        self.app.stylesheet.update_nodes(nodes, animate=animate)
+
+    # ------------------------------------------------------------------------------------------------ model and pump
+
+    def load(self, name: str) -> None:
+        """Start to load a model; messages sent meanwhile wait for it."""
+        self.query_one(NoticeRow).display = False
+        self.conductor.load(name)
+        self._start_pump()
+
+    def _start_pump(self) -> None:
+        self._paint_lines()
+        if not self.pumping:
+            self.pumping = True
+            self.set_timer(FLUSH_SECONDS, self._tick)
+
+    async def _tick(self) -> None:
+        """Take and show what has come."""
+        started = time.perf_counter()
+        async with self._turn_of:
+            await self._advance()
+        self.pumping = self.conductor.busy
+        if self.pumping:
+            self.call_after_refresh(self._next_tick, started)
+
+    def _next_tick(self, started: float) -> None:
+        """The next one comes later if this one, painting included, took long: half of the time is for the rest."""
+        turn = self.conductor.turn
+        fast = turn is not None and turn.speed(self.clock.monotonic()) > FAST
+        shortest = FLUSH_SECONDS_FAST if fast else FLUSH_SECONDS
+        cost = time.perf_counter() - started
+        self.set_timer(min(max(shortest, 2 * cost), FLUSH_SECONDS_SLOWEST), self._tick)
+
+    async def _advance(self) -> None:
+        loading = self.conductor.loading
+        news = self.conductor.poll()
+        turn = self.conductor.turn
+        if turn is not None:
+            if turn.conversation_id == self.conversation_id:
+                await self.log_widget.apply(turn, news, self.clock.monotonic())
+            if turn.ended:
+                await self._turn_ended(turn)
+        if loading is not None and self.conductor.loading is None:
+            self._loading_ended(loading.name)
+        queued = self.conductor.queued
+        if queued is not None and not self.conductor.busy and self.conductor.model is not None:
+            self.conductor.queued = None
+            await self._begin(queued.conversation_id, queued.text)
+        self._paint_lines()
+
+    def _loading_ended(self, name: str) -> None:
+        error = self.conductor.load_error
+        self.query_one(Welcome).show(self.conductor.model)
+        if error is not None:
+            self.query_one(NoticeRow).show(f"{name} could not be loaded.", sentence(error))
+            self._take_queued_back()
+        self._settle_soon()
+
+    async def _turn_ended(self, turn: Turn) -> None:
+        self.conductor.forget_turn()
+        self._garbage.stop_streaming()
+        try:
+            stored = await self.store.call(self.history.message, turn.message_id)
+            if turn.conversation_id == self.conversation_id:
+                self.log_widget.settle(stored)
+                self.last = stored if stored.stats else self.last
+            elif turn.status == "failed":
+                self.notify(sentence(turn.error), title="An answer failed", severity="error", markup=False)
+            await self.sidebar.refresh_list()
+        except QwenError as error:
+            complain(self, error)
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        self.set_timer(SETTLE_SECONDS, self._garbage.settle)
+
+    # -------------------------------------------------------------------------------------------- asking, answering
+
+    @on(Prompt.Submitted)
+    async def submitted(self, event: Prompt.Submitted) -> None:
+        event.stop()
+        self.store.post(self._prompts.add, event.text)
+        await self.ask(event.text)
+
+    @on(Welcome.Picked)
+    async def picked(self, event: Welcome.Picked) -> None:
+        event.stop()
+        self.prompt.focus()
+        await self.ask(event.text)
+
+    async def ask(self, text: str) -> None:
+        """Send a message, or queue it; one that can be neither goes back into the prompt."""
+        async with self._turn_of:
+            conductor = self.conductor
+            if not conductor.busy:
+                await self._begin(self.conversation_id, text)
+            elif conductor.queued is None:
+                conductor.queued = Queued(self.conversation_id, text)
+            else:
+                self._give_back(text)
+                self.notify("One message is queued already. Press ↑ in an empty prompt to take it back.")
+        self._paint_lines()
+
+    async def _begin(self, conversation_id: int | None, text: str) -> None:
+        try:
+            begun = await self.conductor.send(conversation_id, text)
+        except QwenError as error:
+            self._give_back(text)
+            complain(self, error)
+            return
+        if conversation_id == self.conversation_id:
+            self.conversation = begun.conversation
+            self._show_log(True)
+            await self.log_widget.add(begun.question, begun.answer, turn=begun.turn)
+        await self._began(begun)
+
+    async def _began(self, begun: Begun) -> None:
+        self._garbage.start_streaming()
+        self._start_pump()
+        await self.sidebar.refresh_list()
+
+    async def action_regenerate(self) -> None:
+        async with self._turn_of:
+            if self.conversation is None or self.conductor.busy:
+                self.notify("There is no answer to repeat." if self.conversation is None else "One answer at a time.")
+                return
+            try:
+                begun = await self.conductor.regenerate(self.conversation.id)
+            except QwenError as error:
+                complain(self, error)
+                return
+            if begun is not None:
+                await self.log_widget.replace_after(begun.question.id, begun.answer, turn=begun.turn)
+                await self._began(begun)
+
+    def action_stop(self) -> None:
+        """Stop the running answer; without one, go back to the prompt."""
+        if self.conductor.turn is not None:
+            self.conductor.stop()
+        self._take_queued_back()
+        if self.has_class("-narrow") and self.sidebar.display:
+            self._show_sidebar(False)
+        self.prompt.focus()
+        self._paint_lines()
+
+    def _give_back(self, text: str) -> None:
+        """Put a message back into the prompt, before what is being written."""
+        draft = self.prompt.text
+        self.prompt.fill(f"{text}\n{draft}" if draft else text)
+
+    @on(Prompt.UpWhenEmpty)
+    @on(QueuedRow.Pressed)
+    def _take_queued_back(self) -> None:
+        if (text := self.conductor.take_queued()) is not None:
+            self._give_back(text)
+            self._paint_lines()
+
+    def action_thinking(self) -> None:
+        if (reason := self.conductor.cycle_thinking()) is not None:
+            self.notify(reason, markup=False)
+        self._paint_lines()
+
+    # ------------------------------------------------------------------------------------------------ conversations
+
+    async def action_new(self) -> None:
+        async with self._turn_of:
+            self._new()
+
+    def _new(self) -> None:
+        self.conversation = self.last = None
+        self._show_log(False)
+        self.prompt.focus()
+        self._paint_lines()
+
+    @on(Sidebar.Chosen)
+    async def chosen(self, event: Sidebar.Chosen) -> None:
+        event.stop()
+        await self.open(event.conversation_id)
+        if self.has_class("-narrow"):
+            self._show_sidebar(False)
+        self.prompt.focus()
+
+    async def open(self, conversation_id: int) -> None:
+        """Show a conversation; its running answer, if it has one, goes on growing."""
+        async with self._turn_of:
+            try:
+                self.conversation = await self.store.call(self.history.conversation, conversation_id)
+                messages = await self.store.call(self.history.messages, conversation_id)
+            except QwenError as error:
+                complain(self, error)
+                return
+            turn = self.conductor.turn
+            mine = turn if turn is not None and turn.conversation_id == conversation_id else None
+            self.last = next((message for message in reversed(messages) if message.stats), None)
+            self._show_log(bool(messages))
+            await self.log_widget.open(messages, mine)
+        self._settle_soon()
+        self._paint_lines()
+        await self.sidebar.refresh_list()
+
+    async def action_delete(self) -> None:
+        subject = self.sidebar.subject()
+        if subject is None:
+            return
+        async with self._turn_of:
+            conductor = self.conductor
+            if conductor.turn is not None and conductor.turn.conversation_id == subject.id:
+                conductor.stop()
+            if conductor.queued is not None and conductor.queued.conversation_id == subject.id:
+                self._take_queued_back()
+            in_list = self.sidebar.listing.has_focus
+            if await self.sidebar.delete(subject) and subject.id == self.conversation_id:
+                self._new()
+                if in_list:
+                    self.sidebar.listing.focus()
+
+    async def action_undelete(self) -> None:
+        await self.sidebar.undelete()
+
+    def action_rename(self) -> None:
+        subject = self.sidebar.subject()
+        if subject is None:
+            self.notify("There is no conversation to rename yet.")
+            return
+
+        async def rename(title: str | None) -> None:
+            if title:
+                await self.sidebar.rename(subject, title)
+                if subject.id == self.conversation_id:
+                    self.conversation = self.sidebar.known(subject.id) or self.conversation
+                self._paint_lines()
+
+        self.app.push_screen(RenameScreen(subject.title), rename)
+
+    # --------------------------------------------------------------------------------------------- looking around
+
+    def action_sidebar(self) -> None:
+        """Show and enter the list, or hide it."""
+        visible = self.sidebar.display
+        self._show_sidebar(not visible)
+        (self.prompt if visible else self.sidebar.listing).focus()
+
+    def _show_sidebar(self, visible: bool) -> None:
+        self.set_class(visible, "-with-list")
+        self.set_class(not visible, "-without-list")
+
+    async def action_fold(self) -> None:
+        await self.log_widget.fold_all()
+
+    async def action_older_messages(self) -> None:
+        await self.log_widget.show_older()
+
+    @on(BelowRow.Pressed)
+    def action_follow(self) -> None:
+        self.log_widget.follow()
+
+    @on(ChatLog.Followed)
+    def followed(self, event: ChatLog.Followed) -> None:
+        self.query_one(BelowRow).display = not event.at_end and self.log_widget.display
+
+    @on(Prompt.ScrollLog)
+    def scroll_log(self, event: Prompt.ScrollLog) -> None:
+        if event.direction == "up":
+            self.log_widget.scroll_page_up(animate=False)
+        else:
+            self.log_widget.scroll_page_down(animate=False)
+
+    @on(Prompt.HelpAsked)
+    async def help_asked(self) -> None:
+        await self.run_action("app.help")
+
+    def action_copy_answer(self) -> None:
+        answers = [answer.content for answer in self.log_widget.answers if answer.content]
+        if answers and self.conversation is not None:
+            self.app.copy_to_clipboard(answers[-1])
+            self.notify("The last answer is copied.")
+        else:
+            self.notify("There is no answer to copy yet.")
+
+    def on_key(self, event: events.Key) -> None:
+        """Who types means the prompt, wherever the focus is."""
+        typing = isinstance(self.focused, (Input, TextArea))
+        if event.is_printable and event.character and not typing and event.key not in self.active_bindings:
+            event.stop()
+            self.prompt.focus()
+            if event.character == "?" and not self.prompt.text:
+                self.prompt.post_message(Prompt.HelpAsked())
+            else:
+                self.prompt.insert(event.character)
+
+    # ------------------------------------------------------------------------------------------------- painting
+
+    def _show_log(self, visible: bool) -> None:
+        self.log_widget.display = visible
+        self.query_one(Welcome).display = not visible
+        if not visible:
+            self.call_later(self.log_widget.open, [])
+            self.query_one(BelowRow).display = False
+
+    def _paint_lines(self) -> None:
+        now = self.clock.monotonic()
+        self.query_one(HeaderBar).facts = facts(self.conductor, self.conversation, self.last, now)
+        bar = self.query_one(StatusBar)
+        bar.state, bar.tone = describe(self.conductor, self.conversation_id, now)
+        bar.hints = hints(self.conductor)
+        queued = self.conductor.queued
+        self.query_one(QueuedRow).show(queued.text if queued else None)
+        self.prompt.holds_queued = queued is not None
+        turn = self.conductor.turn
+        self.sidebar.show_state(self.conversation_id, turn.conversation_id if turn else None)
+
+
+def _in_log(node: DOMNode) -> bool:
+    ancestors: Iterable[DOMNode] = node.ancestors
+    return any(isinstance(ancestor, ChatLog) for ancestor in ancestors)

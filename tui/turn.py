@@ -1,0 +1,157 @@
+"""One reply while it grows: what has arrived, how far it is, and how fast it comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict
+from typing import Any, Literal
+
+from qwen_mlx.chat.history import Status
+from qwen_mlx.events import (
+    AnswerDelta,
+    Event,
+    JobCancelled,
+    JobFailed,
+    JobHandle,
+    PrefillProgress,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnd,
+    ReplyFinished,
+    ReplyStats,
+)
+
+Phase = Literal["waiting", "reading", "thinking", "answering", "ended"]
+_SPEED_SECONDS = 2.0  # the speed shown is that of this last while
+
+
+class Turn:
+    """The state of one `Reply` job, advanced by its events. Knows neither the screen nor the disk.
+
+    Attributes:
+        conversation_id, message_id: where the reply belongs in the store.
+        content, reasoning: all text so far.
+        reasoning_tokens: counted from the deltas while it thinks, exact afterwards.
+        status: "streaming" until the final event.
+    """
+
+    def __init__(self, conversation_id: int, message_id: int, handle: JobHandle, model: str, now: float) -> None:
+        self.conversation_id = conversation_id
+        self.message_id = message_id
+        self.handle = handle
+        self.model = model
+        self.started = now
+        self.phase: Phase = "waiting"
+        self.status: Status = "streaming"
+        self.error: str | None = None
+        self.details = ""
+        self.read: PrefillProgress | None = None
+        self.stats: ReplyStats | None = None
+        self.reason = ""
+        self.stopping = False
+        self.reasoning_tokens = 0
+        self._reasoning: list[str] = []
+        self._answer: list[str] = []
+        self._final: tuple[str, str | None] | None = None
+        self._thinking_since: float | None = None
+        self._reasoning_seconds: float | None = None
+        self._arrivals: deque[float] = deque(maxlen=512)
+        self._completion = 0
+
+    @property
+    def content(self) -> str:
+        return self._final[0] if self._final else "".join(self._answer)
+
+    @property
+    def reasoning(self) -> str | None:
+        """None when the model has not thought."""
+        if self._final and self._final[1] is not None:
+            return self._final[1]
+        return "".join(self._reasoning) if self._reasoning else None
+
+    @property
+    def ended(self) -> bool:
+        return self.phase == "ended"
+
+    def reasoning_seconds(self, now: float) -> float | None:
+        """How long it has thought, or thought in all; None when it has not."""
+        if self._reasoning_seconds is not None or self._thinking_since is None:
+            return self._reasoning_seconds
+        return now - self._thinking_since
+
+    def speed(self, now: float) -> float:
+        """Tokens per second: of the last moments while it streams, of the whole reply afterwards. 0: not known."""
+        if self.stats is not None:
+            return self.stats.decode_speed
+        recent = [moment for moment in self._arrivals if now - moment <= _SPEED_SECONDS]
+        if len(recent) < 2 or recent[-1] <= recent[0]:
+            return 0.0
+        return (len(recent) - 1) / (recent[-1] - recent[0])
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of the conversation so far, this reply included; counted from the deltas until the end."""
+        if self.stats is not None:
+            return self.stats.prompt_tokens + self.stats.completion_tokens
+        return (self.read.total if self.read else 0) + self._completion
+
+    def numbers(self) -> dict[str, Any]:
+        """What the store keeps of its statistics."""
+        numbers: dict[str, Any] = asdict(self.stats) if self.stats else {}
+        if self.reason:
+            numbers["finish_reason"] = self.reason
+        return numbers
+
+    def apply(self, event: Event, now: float) -> None:
+        """Advance by one event."""
+        if isinstance(event, PrefillProgress):
+            self.phase, self.read = "reading", event
+        elif isinstance(event, ReasoningDelta):
+            self._begin_thinking(now)
+            self._reasoning.append(event.text)
+            self.reasoning_tokens += 1
+            self._arrived(now)
+        elif isinstance(event, ReasoningEnd):
+            self._begin_thinking(now)
+            self._reasoning_seconds, self.reasoning_tokens = event.seconds, event.tokens
+            self.phase = "answering"
+        elif isinstance(event, AnswerDelta):
+            self._end_thinking(now)
+            self.phase = "answering"
+            self._answer.append(event.text)
+            self._arrived(now)
+        elif isinstance(event, ReplyFinished):
+            self._end_thinking(now)
+            self._final = (event.message.content, event.message.reasoning)
+            self.stats, self.reason = event.stats, event.reason
+            self._end("stopped" if event.reason == "cancelled" else "done")
+        elif isinstance(event, JobFailed):
+            self._end_thinking(now)
+            self.error, self.details = event.error, event.details
+            self._end("failed")
+        elif isinstance(event, JobCancelled):
+            self._end_thinking(now)
+            self._end("stopped")
+        elif isinstance(event, Progress):
+            pass  # a reply may wait for something of its own; the phase says enough
+
+    def abandon(self, now: float) -> None:
+        """The app goes before the job ended: what there is, is what will be kept."""
+        self._end_thinking(now)
+        self._end("stopped")
+
+    def _begin_thinking(self, now: float) -> None:
+        self.phase = "thinking"
+        if self._thinking_since is None:
+            self._thinking_since = now
+
+    def _end_thinking(self, now: float) -> None:
+        if self._thinking_since is not None and self._reasoning_seconds is None:
+            self._reasoning_seconds = now - self._thinking_since
+
+    def _end(self, status: Status) -> None:
+        self.phase, self.status = "ended", status
+
+    def _arrived(self, now: float) -> None:
+        self._arrivals.append(now)
+        self._completion += 1

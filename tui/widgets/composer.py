@@ -1,0 +1,78 @@
+"""The lower edge of the conversation: a hint about text below, the queued message, the prompt."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+
+from tui.widgets.chat_log import COLUMN
+from tui.widgets.prompt import Prompt
+from tui.widgets.still import Still
+from tui.wording import shorten
+
+_FRAME = 4  # cells of border and padding around the prompt
+
+
+class QueuedRow(Still):
+    """A message that waits; a click takes it back."""
+
+    class Pressed(Message):
+        """Take it back into the prompt."""
+
+    def show(self, text: str | None) -> None:
+        if text is not None:
+            width = max(8, self.app.size.width - 40)
+            self.update(
+                Content.assemble(
+                    ("⧗ Queued ", "bold"), shorten(text, min(width, COLUMN - 26)), ("  ↑ takes it back", "dim")
+                )
+            )
+        self.display = text is not None
+
+    def on_click(self) -> None:
+        self.post_message(self.Pressed())
+
+
+class BelowRow(Still):
+    """Shown while the newest lines are out of view; a click goes there."""
+
+    class Pressed(Message):
+        """Go to the end."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__("↓ newer text below · ctrl+end", id=id)
+
+    def on_click(self) -> None:
+        self.post_message(self.Pressed())
+
+
+class NoticeRow(Still):
+    """Something that stays wrong until it is mended, such as a model that could not be loaded."""
+
+    def show(self, title: str, text: str) -> None:
+        self.update(Content.assemble((f"✗ {title} ", "bold"), text))
+        self.display = True
+
+
+class Composer(Vertical):
+    """As wide as the column of the messages above."""
+
+    def compose(self) -> ComposeResult:
+        yield BelowRow(id="below")
+        yield NoticeRow(id="notice")
+        yield QueuedRow(id="queued")
+        with Horizontal(id="frame"):
+            yield Still("❯", id="mark")
+            yield Prompt(id="prompt", placeholder="Ask anything")
+
+    def on_mount(self) -> None:
+        for row in (BelowRow, NoticeRow, QueuedRow):
+            self.query_one(row).display = False
+
+    def on_resize(self, event: events.Resize) -> None:
+        side = max(0, (event.size.width - COLUMN - _FRAME) // 2)
+        if self.styles.padding.left != side:
+            self.styles.padding = (0, side)
