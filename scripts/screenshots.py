@@ -78,7 +78,7 @@ async def until(true: Callable[[], object]) -> None:
 async def ask(app: QwenApp, *questions: str) -> None:
     for question in questions:
         await app.chat.ask(question)
-        await until(lambda: not app.conductor.busy and app.conductor.queued is None and not app.chat.pumping)
+        await until(lambda: not app.conductor.busy and app.conductor.queued is None and not app.chat.pump.running)
 
 
 async def welcome(app: QwenApp, pilot: object) -> None:

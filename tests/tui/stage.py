@@ -89,7 +89,7 @@ class Stage:
     async def idle(self) -> None:
         """Until no answer runs and none waits."""
         conductor = self.app.conductor
-        await self.until(lambda: not conductor.busy and conductor.queued is None and not self.chat.pumping, "idle")
+        await self.until(lambda: not conductor.busy and conductor.queued is None and not self.chat.pump.running, "idle")
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

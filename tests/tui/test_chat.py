@@ -138,7 +138,7 @@ async def test_a_message_queues_while_an_answer_runs(stage):
         await s.send("first")
         await s.until(lambda: s.answers)
         await s.send("second")
-        assert "Queued second" in s.frame()
+        assert "takes it back · second" in s.frame()
         await s.send("third")
         assert s.prompt.text == "third", "only one waits; the other stays in the prompt"
         assert "queued already" in s.toasts[-1]
@@ -160,7 +160,7 @@ async def test_a_queued_message_can_be_taken_back(stage):
         assert "Queued" not in s.frame()
         s.prompt.clear()
         await s.send("third")
-        await s.until(lambda: "Queued third" in s.frame())
+        await s.until(lambda: "takes it back · third" in s.frame())
         await s.pilot.click("#queued")
         assert s.prompt.text == "third"
         gate.open()

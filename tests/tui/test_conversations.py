@@ -47,7 +47,7 @@ async def test_conversations_are_grouped_by_day(stage, tmp_path):
 
 
 async def test_the_list_hides_itself_on_a_narrow_screen_and_obeys(stage):
-    for size, shown in (((120, 40), True), ((100, 30), True), ((99, 30), False), ((60, 20), False)):
+    for size, shown in (((100, 30), True), ((99, 30), False)):
         async with stage(size=size) as s:
             sidebar = s.chat.sidebar
             assert sidebar.display is shown
@@ -134,7 +134,7 @@ async def test_a_message_to_another_conversation_waits_for_its_turn(stage):
         await s.until(lambda: s.answers)
         await s.chat.open(1)
         await s.send("and you?")
-        await s.until(lambda: "Queued and you?" in s.frame())
+        await s.until(lambda: "takes it back · and you?" in s.frame())
         await s.chat.open(2)
         gate.open()
         await s.until(lambda: len(s.runtime.asked) == 2)
@@ -160,6 +160,22 @@ async def test_delete_and_bring_back(stage):
         assert s.chat.sidebar.listing.marked == 2
         await s.press("u")
         assert "Nothing was deleted" in s.toasts[-1]
+
+
+async def test_the_mark_goes_to_the_neighbour_of_what_was_deleted(stage):
+    s = stage()
+    for number in range(4):
+        add(s.history, f"c{number}", ago=10 * number)
+    async with s:
+        s.chat.sidebar.listing.focus()
+        await s.press("down", "down")
+        assert s.chat.sidebar.listing.marked == 2
+        await s.press("delete")
+        await s.until(lambda: len(listed(s)) == 4)
+        assert s.chat.sidebar.listing.marked == 3
+        await s.press("down", "delete")
+        await s.until(lambda: len(listed(s)) == 3)
+        assert s.chat.sidebar.listing.marked == 3
 
 
 async def test_deleting_the_conversation_that_is_answered_stops_the_answer(stage):

@@ -61,7 +61,7 @@ def test_key_names_for_people():
     assert all_shown("ctrl+c,super+c") == "ctrl+c"
 
 
-@pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 20)])
+@pytest.mark.parametrize("size", [(120, 40), (60, 20)])
 async def test_help_shows_every_key_of_every_group(stage, size):
     async with stage(size=size) as s:
         await s.press("f1")
@@ -125,7 +125,7 @@ async def test_a_theme_reaches_the_messages(stage):
         await s.until(lambda: s.log.query_one(UserMessage).styles.background != before)
 
 
-@pytest.mark.parametrize("theme", ["nord", "ansi-dark", "ansi-light", "textual-light"])
+@pytest.mark.parametrize("theme", ["nord", "ansi-light"])
 async def test_themes_of_textual_work(stage, theme):
     async with stage(reply("`code`\n\n```py\nx = 1\n```", "hm"), theme=theme) as s:
         await s.ask("x")
@@ -145,7 +145,7 @@ async def test_without_colour(stage, monkeypatch):
 async def test_any_size_can_be_used(stage, size):
     async with stage(reply("an **answer** " * 30, "because"), size=size) as s:
         await s.ask("x " * 50)
-        await s.press("ctrl+o", "ctrl+b", "ctrl+b", "f1", "escape")
+        await s.press("ctrl+o", "ctrl+b", "f1", "escape")
         await s.pilot.resize_terminal(90, 30)
         await s.pilot.pause()
         assert "answer" in s.frame()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import time
-from collections.abc import Iterable
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.dom import DOMNode
-from textual.screen import Screen
 from textual.widgets import Input, TextArea
 
 from qwen_mlx.chat.history import Conversation, StoredMessage
@@ -22,6 +18,8 @@ from tui.conductor import Begun, Conductor, Queued
 from tui.garbage import GarbagePolicy
 from tui.notices import complain
 from tui.prompts import PromptFile
+from tui.pump import Pump
+from tui.screens.calm import CalmScreen
 from tui.screens.rename import RenameScreen
 from tui.screens.state import describe, facts, hints
 from tui.turn import Turn
@@ -34,14 +32,10 @@ from tui.widgets.status_bar import StatusBar
 from tui.widgets.welcome import Welcome
 from tui.wording import sentence
 
-FLUSH_SECONDS = 1 / 20
-FLUSH_SECONDS_FAST = 1 / 15  # above FAST tokens per second the model thread needs the interpreter more
-FLUSH_SECONDS_SLOWEST = 0.5
-FAST = 150
 SETTLE_SECONDS = 1.0
 
 
-class ChatScreen(Screen[None], inherit_bindings=False):
+class ChatScreen(CalmScreen):
     """Puts what the conductor brings on screen, and what the person does to the conductor."""
 
     BINDINGS = bindings("chat")
@@ -58,15 +52,12 @@ class ChatScreen(Screen[None], inherit_bindings=False):
         self.history = conductor.store.history
         self.clock = clock
         self.conversation: Conversation | None = None
-        self.last: StoredMessage | None = None
-        """The newest message shown that has numbers."""
+        self.last: StoredMessage | None = None  # the newest message shown that has numbers
         self._prompts = prompts
         self._garbage = garbage
         self._model = model
-        self.ready = False
-        """The conversations are read, the first paint was long ago."""
-        self.pumping = False
-        """Events of the conductor are taken and painted on a timer."""
+        self.ready = False  # the conversations are read
+        self.pump = Pump(self, self._advance, lambda: conductor.busy, self._speed)
         # What changes the conversation waits in awaits; two of them must not run into each other.
         self._turn_of = asyncio.Lock()
 
@@ -119,45 +110,20 @@ class ChatScreen(Screen[None], inherit_bindings=False):
     def conversation_id(self) -> int | None:
         return self.conversation.id if self.conversation else None
 
-    def update_node_styles(self, animate: bool = True) -> None:
-        """Restyle all but the log, where nothing depends on focus: leaving the terminal would stall a long one."""
-        nodes: list[DOMNode] = [self]
-        for child in self.children:
-            nodes += [node for node in child.walk_children(with_self=True) if not _in_log(node)]
-        self.app.stylesheet.update_nodes(nodes, animate=animate)
-
     # ------------------------------------------------------------------------------------------------ model and pump
 
     def load(self, name: str) -> None:
         """Start to load a model; messages sent meanwhile wait for it."""
         self.query_one(NoticeRow).display = False
         self.conductor.load(name)
-        self._start_pump()
-
-    def _start_pump(self) -> None:
         self._paint_lines()
-        if not self.pumping:
-            self.pumping = True
-            self.set_timer(FLUSH_SECONDS, self._tick)
-
-    async def _tick(self) -> None:
-        """Take and show what has come."""
-        started = time.perf_counter()
-        async with self._turn_of:
-            await self._advance()
-        self.pumping = self.conductor.busy
-        if self.pumping:
-            self.call_after_refresh(self._next_tick, started)
-
-    def _next_tick(self, started: float) -> None:
-        """The next one comes later if this one, painting included, took long: half of the time is for the rest."""
-        turn = self.conductor.turn
-        fast = turn is not None and turn.speed(self.clock.monotonic()) > FAST
-        shortest = FLUSH_SECONDS_FAST if fast else FLUSH_SECONDS
-        cost = time.perf_counter() - started
-        self.set_timer(min(max(shortest, 2 * cost), FLUSH_SECONDS_SLOWEST), self._tick)
+        self.pump.start()
 
     async def _advance(self) -> None:
+        async with self._turn_of:
+            await self._take_news()
+
+    async def _take_news(self) -> None:
         loading = self.conductor.loading
         news = self.conductor.poll()
         turn = self.conductor.turn
@@ -200,6 +166,9 @@ class ChatScreen(Screen[None], inherit_bindings=False):
     def _settle_soon(self) -> None:
         self.set_timer(SETTLE_SECONDS, self._garbage.settle)
 
+    def _speed(self) -> float:
+        return self.conductor.turn.speed(self.clock.monotonic()) if self.conductor.turn else 0.0
+
     # -------------------------------------------------------------------------------------------- asking, answering
 
     @on(Prompt.Submitted)
@@ -223,7 +192,7 @@ class ChatScreen(Screen[None], inherit_bindings=False):
             elif conductor.queued is None:
                 conductor.queued = Queued(self.conversation_id, text)
             else:
-                self._give_back(text)
+                self.prompt.give_back(text)
                 self.notify("One message is queued already. Press ↑ in an empty prompt to take it back.")
         self._paint_lines()
 
@@ -231,7 +200,7 @@ class ChatScreen(Screen[None], inherit_bindings=False):
         try:
             begun = await self.conductor.send(conversation_id, text)
         except QwenError as error:
-            self._give_back(text)
+            self.prompt.give_back(text)
             complain(self, error)
             return
         if conversation_id == self.conversation_id:
@@ -242,7 +211,8 @@ class ChatScreen(Screen[None], inherit_bindings=False):
 
     async def _began(self, begun: Begun) -> None:
         self._garbage.start_streaming()
-        self._start_pump()
+        self._paint_lines()
+        self.pump.start()
         await self.sidebar.refresh_list()
 
     async def action_regenerate(self) -> None:
@@ -269,16 +239,11 @@ class ChatScreen(Screen[None], inherit_bindings=False):
         self.prompt.focus()
         self._paint_lines()
 
-    def _give_back(self, text: str) -> None:
-        """Put a message back into the prompt, before what is being written."""
-        draft = self.prompt.text
-        self.prompt.fill(f"{text}\n{draft}" if draft else text)
-
     @on(Prompt.UpWhenEmpty)
     @on(QueuedRow.Pressed)
     def _take_queued_back(self) -> None:
         if (text := self.conductor.take_queued()) is not None:
-            self._give_back(text)
+            self.prompt.give_back(text)
             self._paint_lines()
 
     def action_thinking(self) -> None:
@@ -290,11 +255,12 @@ class ChatScreen(Screen[None], inherit_bindings=False):
 
     async def action_new(self) -> None:
         async with self._turn_of:
-            self._new()
+            await self._new()
 
-    def _new(self) -> None:
+    async def _new(self) -> None:
         self.conversation = self.last = None
         self._show_log(False)
+        await self.log_widget.open([])
         self.prompt.focus()
         self._paint_lines()
 
@@ -310,8 +276,8 @@ class ChatScreen(Screen[None], inherit_bindings=False):
         """Show a conversation; its running answer, if it has one, goes on growing."""
         async with self._turn_of:
             try:
-                self.conversation = await self.store.call(self.history.conversation, conversation_id)
                 messages = await self.store.call(self.history.messages, conversation_id)
+                self.conversation = await self.store.call(self.history.conversation, conversation_id)
             except QwenError as error:
                 complain(self, error)
                 return
@@ -336,7 +302,7 @@ class ChatScreen(Screen[None], inherit_bindings=False):
                 self._take_queued_back()
             in_list = self.sidebar.listing.has_focus
             if await self.sidebar.delete(subject) and subject.id == self.conversation_id:
-                self._new()
+                await self._new()
                 if in_list:
                     self.sidebar.listing.focus()
 
@@ -386,10 +352,7 @@ class ChatScreen(Screen[None], inherit_bindings=False):
 
     @on(Prompt.ScrollLog)
     def scroll_log(self, event: Prompt.ScrollLog) -> None:
-        if event.direction == "up":
-            self.log_widget.scroll_page_up(animate=False)
-        else:
-            self.log_widget.scroll_page_down(animate=False)
+        self.log_widget.turn_page(event.direction)
 
     @on(Prompt.HelpAsked)
     async def help_asked(self) -> None:
@@ -419,9 +382,7 @@ class ChatScreen(Screen[None], inherit_bindings=False):
     def _show_log(self, visible: bool) -> None:
         self.log_widget.display = visible
         self.query_one(Welcome).display = not visible
-        if not visible:
-            self.call_later(self.log_widget.open, [])
-            self.query_one(BelowRow).display = False
+        self.query_one(BelowRow).display = False
 
     def _paint_lines(self) -> None:
         now = self.clock.monotonic()
@@ -434,8 +395,3 @@ class ChatScreen(Screen[None], inherit_bindings=False):
         self.prompt.holds_queued = queued is not None
         turn = self.conductor.turn
         self.sidebar.show_state(self.conversation_id, turn.conversation_id if turn else None)
-
-
-def _in_log(node: DOMNode) -> bool:
-    ancestors: Iterable[DOMNode] = node.ancestors
-    return any(isinstance(ancestor, ChatLog) for ancestor in ancestors)

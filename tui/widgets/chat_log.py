@@ -228,6 +228,13 @@ class ChatLog(VerticalScroll):
         event.stop()
         await self.show_older()
 
+    def turn_page(self, direction: str) -> None:
+        """Scroll one page "up" or "down"."""
+        if direction == "up":
+            self.scroll_page_up(animate=False)
+        else:
+            self.scroll_page_down(animate=False)
+
     def follow(self) -> None:
         """Go to the end and stay there."""
         if self.max_scroll_y > 0:

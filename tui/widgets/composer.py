@@ -24,12 +24,7 @@ class QueuedRow(Still):
 
     def show(self, text: str | None) -> None:
         if text is not None:
-            width = max(8, self.app.size.width - 40)
-            self.update(
-                Content.assemble(
-                    ("⧗ Queued ", "bold"), shorten(text, min(width, COLUMN - 26)), ("  ↑ takes it back", "dim")
-                )
-            )
+            self.update(Content.assemble(("◌ Queued ", "bold"), "· ↑ takes it back · ", shorten(text, COLUMN)))
         self.display = text is not None
 
     def on_click(self) -> None:

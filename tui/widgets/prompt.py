@@ -39,7 +39,7 @@ class Prompt(TextArea):
 
     @dataclass
     class ScrollLog(Message):
-        """A page up or down of the log, not of the prompt."""
+        """A page "up" or "down" of the log, not of the prompt."""
 
         direction: str
 
@@ -62,6 +62,10 @@ class Prompt(TextArea):
         self.replace(text, self.document.start, self.document.end, maintain_selection_offset=False)
         self.move_cursor(self.document.end)
         self._walked = text
+
+    def give_back(self, text: str) -> None:
+        """Put in a message that was not sent, before what is being written."""
+        self.fill(f"{text}\n{self.text}" if self.text else text)
 
     # ------------------------------------------------------------------------------------------------------ actions
 

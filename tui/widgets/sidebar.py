@@ -128,11 +128,16 @@ class Sidebar(Vertical):
 
     def _paint(self) -> None:
         listing = self.listing
-        marked = listing.marked
+        marked, place = listing.marked, listing.highlighted
         options = self._options()
         listing.clear_options()
         listing.add_options(options)
-        self._mark(marked if self.known(marked) else self._current)
+        if marked is None or self.known(marked):
+            self._mark(self._current if marked is None else marked)
+        elif options:  # the marked one was deleted: its neighbour takes its place
+            listing.highlighted = min(place or 0, len(options) - 1)
+            if listing.marked is None:
+                listing.action_cursor_up()
         self.set_class(not self.conversations, "-empty")
 
     def _options(self) -> list[Option]:
