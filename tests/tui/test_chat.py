@@ -281,5 +281,5 @@ async def test_examples_are_sent_by_mouse_and_by_key(stage):
         await s.press("down", "enter")
         await s.until(lambda: len(s.runtime.asked) == 2)
         await s.idle()
-        assert s.runtime.asked[1].messages[0].content == "Which command quantizes a model?"
+        assert s.runtime.asked[1].messages[0].content == "Which command checks my machine?"
         assert s.prompt.has_focus

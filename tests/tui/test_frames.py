@@ -62,7 +62,7 @@ async def test_the_screens_look_as_they_did(stage, size):
         await s.until(lambda: "Try one of these" in s.frame())
         compare(f"welcome-{where}", s.frame())
         await s.ask("What is 27 + 48?")
-        await s.ask("Which command quantizes a model?")
+        await s.ask("Which command checks my machine?")
         await s.until(lambda: s.log.scroll_y == s.log.max_scroll_y)
         await s.pilot.pause()
         compare(f"folded-{where}", s.frame())

@@ -15,7 +15,7 @@ from qwen_mlx.events import ModelInfo
 from tui.widgets.still import Still
 from tui.wording import brief, size
 
-EXAMPLES = ("What is 27 + 48?", "Reverse the word planet", "Which command quantizes a model?")
+EXAMPLES = ("What is 27 + 48?", "Reverse the word planet", "Which command checks my machine?")
 _KEYS = (("enter", "send"), ("ctrl+j", "new line"), ("ctrl+p", "commands"), ("f1", "help"))
 
 
