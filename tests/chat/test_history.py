@@ -208,7 +208,7 @@ def test_search_finds_words_in_any_script(searchable):
     conversation = searchable.new_conversation("models")
     texts = [
         "通义千问是大语言模型",
-        "Which command checks my machine?",
+        "Which command quantizes a model?",
         "100% of a_b\\c",
         'say "quantize" twice',
     ]
