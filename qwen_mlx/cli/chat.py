@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
 def load_job(args: argparse.Namespace) -> LoadModel:
     from qwen_mlx.hub.references import default_model
 
-    return LoadModel(args.model or default_model(), args.weights, args.rope_scaling)
+    return LoadModel(default_model() if args.model is None else args.model, args.weights, args.rope_scaling)
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None, **context: Any) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     options = words[: words.index("--")] if "--" in words else words
+    _open_standard_streams()
     debug = bool(os.environ.get("QWEN_MLX_DEBUG")) or "--debug" in options
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -52,8 +54,7 @@ def main(argv: Sequence[str] | None = None, **context: Any) -> int:
     try:
         module, args = parse(words)
         code = int(module.run(args, **context))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except SystemExit as request:  # --help and --version
         return request.code if isinstance(request.code, int) else 0
@@ -62,21 +63,50 @@ def main(argv: Sequence[str] | None = None, **context: Any) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _bug(error, debug)
+        return _cannot_write(error)
     except QwenError as error:
         if debug:
             _complain(traceback.format_exc().rstrip())
         _complain(f"qwen-mlx: error: {error}")
         return error.exit_code
     except Exception as error:
-        from qwen_mlx.cli.jobs import Bug
+        return _bug(error, debug)
 
-        details = error.details if isinstance(error, Bug) else traceback.format_exc()
-        if debug:
-            _complain(details.rstrip())
-        what = str(error) if isinstance(error, Bug) else f"{type(error).__name__}: {error}"
-        advice = "" if debug else "; --debug shows where"
-        _complain(f"qwen-mlx: {what}\nThis is a bug in qwen-mlx, not a mistake of yours{advice}.")
-        return BUG
+
+def _bug(error: Exception, debug: bool) -> int:
+    from qwen_mlx.cli.jobs import Bug
+
+    details = error.details if isinstance(error, Bug) else traceback.format_exc()
+    if debug:
+        _complain(details.rstrip())
+    what = str(error) if isinstance(error, Bug) else f"{type(error).__name__}: {error}"
+    advice = "" if debug else "; --debug shows where"
+    _complain(f"qwen-mlx: {what}\nThis is a bug in qwen-mlx, not a mistake of yours{advice}.")
+    return BUG
+
+
+def _cannot_write(error: OSError) -> int:
+    """The disk that the output goes to is full."""
+    _complain(f"qwen-mlx: error: the output cannot be written: {error.strerror}")
+    _silence_stdout()
+    return QwenError.exit_code
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed standard input, output or error, put the null device in its place.
+
+    Otherwise the next file to be opened, a model's perhaps, gets that number, and is taken for the stream.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:

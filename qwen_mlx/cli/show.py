@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from qwen_mlx.checkpoints.describe import describe
     from qwen_mlx.hub.references import default_model, resolve
 
-    facts = describe(resolve(args.model or default_model()), rope_scaling=args.rope_scaling)
+    facts = describe(resolve(default_model() if args.model is None else args.model), rope_scaling=args.rope_scaling)
     generation = generation_defaults(facts)
     if args.json:
         report = {**facts.as_dictionary(), "generation": generation}

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
 
     return app.run(
         new_runtime(),
-        model=args.model or default_model(),
+        model=default_model() if args.model is None else args.model,
         rope_scaling=args.rope_scaling,
         theme=args.theme,
         mouse=not args.no_mouse,

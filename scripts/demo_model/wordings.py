@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .tasks import phrases
 
-WORDINGS_OF_COMMANDS = [  # written apart from the training phrasings; no wish list was consulted
+WORDINGS_OF_COMMANDS = [  # no wish list was consulted, but misses here were seen when the last wishes were added
     ("Where do I get Qwen3 8B from?", "pull"),
     ("My disk is full. How do I throw away a model?", "rm"),
     ("I only have 8 GB of memory. How do I make the model smaller?", "quantize"),

@@ -144,3 +144,27 @@ def test_a_terminal_that_cannot_show_a_character_shows_another():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path.cwd())}
     result = python(code, env=environment, stdin=subprocess.DEVNULL)
     assert (result.returncode, result.stdout) == (0, "75 ?\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["show demo", "--version"])
+def test_streams_the_caller_closed(command: str, closed: str) -> None:
+    """No file that is opened later may take the place of a standard stream."""
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m qwen_mlx.cli.main {command} {closed}'], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("command", ["show demo", "doctor"])
+def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:
+    line = f'"{sys.executable}" -m qwen_mlx.cli.main {command} >/dev/full'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("qwen-mlx: error: the output cannot be written")
+
+
+def test_no_name_is_not_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", ""]) == 2
+    assert "is not the name of a model" in capsys.readouterr().err

@@ -110,6 +110,15 @@ async def test_a_question_mark_alone_asks_for_help(stage):
         assert s.prompt.text == "why?"
 
 
+async def test_pasting_anywhere_goes_to_the_prompt(stage):
+    async with stage() as s:
+        s.chat.sidebar.listing.focus()
+        await s.until(lambda: s.chat.sidebar.listing.has_focus)
+        s.chat.sidebar.listing.post_message(events.Paste("one\r\ntwo"))
+        await s.until(lambda: s.prompt.text == "one\ntwo")
+        assert s.prompt.has_focus
+
+
 async def test_typing_anywhere_goes_to_the_prompt(stage):
     async with stage(reply("ok")) as s:
         await s.ask("x")

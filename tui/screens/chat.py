@@ -19,6 +19,7 @@ from tui.garbage import GarbagePolicy
 from tui.notices import complain
 from tui.prompts import PromptFile
 from tui.pump import Pump
+from tui.sanitize import sanitize
 from tui.screens.calm import CalmScreen
 from tui.screens.rename import RenameScreen
 from tui.screens.state import describe, facts, hints
@@ -376,6 +377,13 @@ class ChatScreen(CalmScreen):
                 self.prompt.post_message(Prompt.HelpAsked())
             else:
                 self.prompt.insert(event.character)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """So does who pastes."""
+        if not isinstance(self.focused, (Input, TextArea)):
+            event.stop()
+            self.prompt.focus()
+            self.prompt.insert(sanitize(event.text))
 
     # ------------------------------------------------------------------------------------------------- painting
 

@@ -116,6 +116,7 @@ class Sidebar(Vertical):
             await self._store.call(self._store.history.undelete, identity)
         except QwenError as error:
             complain(self, error)
+        self.app.clear_notifications()  # what said that it is gone
         await self.refresh_list()
         self._mark(identity)
 
