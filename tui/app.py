@@ -104,6 +104,12 @@ class QwenApp(App[None], inherit_bindings=False):
                 node = "screen" if key.owner == "chat" else "app"
                 hint = " · ".join(part for part in (all_shown(key.keys), key.hint) if part)
                 yield SystemCommand(key.title, hint, partial(self.run_action, f"{node}.{key.action}"))
+        yield SystemCommand("Rename the conversation", "", self._on_chat("rename"))
+        yield SystemCommand("Pin the conversation, or not", "Pinned ones stay at the top", self._on_chat("pin"))
+        yield SystemCommand(
+            "Export as Markdown", "The branch shown, to the current folder", self._on_chat("export('md')")
+        )
+        yield SystemCommand("Export as JSON", "All branches, with numbers", self._on_chat("export('json')"))
         yield SystemCommand("Delete this conversation", "It can be brought back", self._on_chat("delete"))
         yield SystemCommand("Bring back the deleted conversation", "", self._on_chat("undelete"))
         yield SystemCommand("Light or dark", "The other one of our two themes", self.action_other_theme)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Owner = Literal["app", "chat", "prompt", "list", "thinking"]
+Owner = Literal["app", "chat", "prompt", "list", "thinking", "message"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Key:
         return self.id.partition(".")[0]
 
 
-GROUPS = ("Write", "Answer", "Conversations", "Look around")
+GROUPS = ("Write", "Answer", "A selected message", "Conversations", "Look around")
 
 KEYS: tuple[Key, ...] = (
     Key("prompt.send", "enter", "send", "Send", "Write"),
@@ -60,7 +60,7 @@ KEYS: tuple[Key, ...] = (
         palette=True,
     ),
     Key(
-        *("chat.stop", "escape", "stop", "Stop the answer", "Answer"),
+        *("chat.stop", "escape", "stop", "Stop; twice: edit your last message", "Answer"),
         hint="What has arrived is kept; a queued message comes back into the prompt",
         palette=True,
     ),
@@ -83,11 +83,42 @@ KEYS: tuple[Key, ...] = (
         *("chat.sidebar", "ctrl+b", "sidebar", "Show or hide the conversations", "Conversations"),
         palette=True,
     ),
-    Key("chat.rename", "f2", "rename", "Rename the conversation", "Conversations", palette=True),
-    Key("list.open", "enter,space", "select", "Open the marked conversation", "Conversations"),
+    Key(
+        *("chat.search", "ctrl+s", "search", "Search all conversations", "Conversations"),
+        hint="Every word you or a model wrote",
+        palette=True,
+    ),
+    Key(
+        *("chat.parameters", "f2", "parameters", "Parameters of the conversation", "Conversations"),
+        hint="System prompt, temperature, length of an answer ...",
+        palette=True,
+    ),
+    Key("list.open", "enter", "select", "Open the marked conversation", "Conversations"),
+    Key("list.rename", "r", "screen.rename", "Rename the marked conversation", "Conversations"),
+    Key("list.pin", "p", "screen.pin", "Pin it to the top, or not", "Conversations"),
     Key("list.delete", "delete,backspace", "screen.delete", "Delete the marked conversation", "Conversations"),
     Key("list.undelete", "u,ctrl+z", "screen.undelete", "Bring back what was deleted", "Conversations"),
-    Key("chat.older_messages", "ctrl+up", "older_messages", "Show older messages", "Look around", palette=True),
+    Key(
+        *("chat.message_above", "ctrl+up", "message_above", "Select the message above", "A selected message"),
+        hint="Then e edits, r answers again, c copies, y copies code, [ and ] show other versions",
+        palette=True,
+    ),
+    Key("chat.message_below", "ctrl+down", "message_below", "Select the message below", "A selected message"),
+    Key("message.edit", "e", "want('edit')", "Edit your message, as a new version", "A selected message"),
+    Key("message.again", "r", "want('again')", "Answer again, as a new version", "A selected message"),
+    Key("message.copy", "c", "want('copy')", "Copy the message", "A selected message"),
+    Key("message.copy_code", "y", "want('code')", "Copy its code; again: the next block", "A selected message"),
+    Key(
+        *("message.version_before", "left_square_bracket", "want('before')", "The version before"),
+        "A selected message",
+    ),
+    Key(
+        *("message.version_after", "right_square_bracket", "want('after')", "The version after"),
+        "A selected message",
+    ),
+    Key("message.fold", "space,enter", "want('fold')", "Fold or unfold its thinking", "A selected message"),
+    Key("message.above", "up", "screen.message_above", "The message above"),
+    Key("message.below", "down", "screen.message_below", "The message below"),
     Key("chat.follow", "ctrl+end", "follow", "Back to the newest line", "Look around", palette=True),
     Key("thinking.toggle", "enter,space", "press", "Fold or unfold"),
     Key(
@@ -116,6 +147,7 @@ def bindings(owner: Owner) -> list[BindingType]:
 def shown(keys: str) -> str:
     """The first of some Textual key names, as it is written in the interface."""
     names = {"escape": "esc", "pageup": "page up", "pagedown": "page down", "up": "↑", "down": "↓"}
+    names |= {"left_square_bracket": "[", "right_square_bracket": "]"}
     parts = keys.split(",")[0].split("+")
     return "+".join(names.get(part, part) for part in parts)
 

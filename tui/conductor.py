@@ -6,7 +6,9 @@ the disk goes through `Store`, so nothing here blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from qwen_mlx.chat.history import Conversation, History, StoredMessage
 from qwen_mlx.errors import QwenError
@@ -30,6 +32,14 @@ from tui.turn import Turn
 from tui.wording import title_of
 
 CHECKPOINT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person set for one conversation: a system prompt, and fields of `SamplingOptions` by name."""
+
+    system: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,21 +114,36 @@ class Conductor:
 
     # --------------------------------------------------------------------------------------------------- replies
 
-    async def send(self, conversation_id: int | None, text: str) -> Begun:
-        """Store a question, in a new conversation if there is none, and start the reply.
+    async def send(self, conversation_id: int | None, text: str, settings: Settings | None = None) -> Begun:
+        """Store a question, in a new conversation with these settings if there is none, and start the reply.
 
         Raises:
             QwenError: there is no model, or the store cannot be written. Nothing was started.
         """
         model = self._model()
-        begun = await self.store.call(_ask, self.store.history, conversation_id, text, model.name, self.clock.wall())
+        arguments = (self.store.history, conversation_id, text, settings or Settings(), model.name, self.clock.wall())
+        begun = await self.store.call(_ask, *arguments)
         return await self._start(*begun)
 
-    async def regenerate(self, conversation_id: int) -> Begun | None:
-        """Start another answer to the last question, beside the one shown; None when nothing was asked."""
+    async def regenerate(self, conversation_id: int, message_id: int | None = None) -> Begun | None:
+        """Start another answer to a question, beside the one shown; None when nothing was asked.
+
+        `message_id` is the question or one of its answers; None is the last question of the branch shown.
+        """
         model = self._model()
-        begun = await self.store.call(_ask_again, self.store.history, conversation_id, model.name, self.clock.wall())
+        arguments = (self.store.history, conversation_id, message_id, model.name, self.clock.wall())
+        begun = await self.store.call(_ask_again, *arguments)
         return await self._start(*begun) if begun else None
+
+    async def edit(self, conversation_id: int, message_id: int, text: str) -> Begun:
+        """Ask another question in the place of `message_id`, on a branch of its own, and start the reply.
+
+        Raises:
+            QwenError: there is no model, no such message, or the store cannot be written. Nothing was started.
+        """
+        model = self._model()
+        arguments = (self.store.history, conversation_id, message_id, text, model.name, self.clock.wall())
+        return await self._start(*await self.store.call(_ask_instead, *arguments))
 
     def stop(self) -> None:
         """Ask the running reply, or the loading of a model, to end."""
@@ -234,19 +259,29 @@ class Conductor:
 _Asked = tuple[Conversation, StoredMessage, StoredMessage, list[StoredMessage]]
 
 
-def _ask(history: History, conversation_id: int | None, text: str, model: str, now: float) -> _Asked:
+def _ask(
+    history: History, conversation_id: int | None, text: str, settings: Settings, model: str, now: float
+) -> _Asked:
     if conversation_id is None:
-        conversation_id = history.new_conversation(title_of(text), model=model, now=now).id
+        conversation_id = history.new_conversation(
+            title_of(text), model=model, system=settings.system, params=settings.params, now=now
+        ).id
     elif not history.messages(conversation_id):
         history.rename(conversation_id, title_of(text))
     question = history.add_message(conversation_id, "user", text, now=now)
     return _answer(history, conversation_id, question, model, now)
 
 
-def _ask_again(history: History, conversation_id: int, model: str, now: float) -> _Asked | None:
-    shown = history.messages(conversation_id)
+def _ask_again(history: History, conversation_id: int, message_id: int | None, model: str, now: float) -> _Asked | None:
+    shown = history.messages(conversation_id) if message_id is None else history.branch(message_id)
     questions = [message for message in shown if message.role == "user"]
     return _answer(history, conversation_id, questions[-1], model, now) if questions else None
+
+
+def _ask_instead(history: History, conversation_id: int, message_id: int, text: str, model: str, now: float) -> _Asked:
+    parent = history.message(message_id).parent_id
+    question = history.add_message(conversation_id, "user", text, parent_id=parent, now=now)
+    return _answer(history, conversation_id, question, model, now)
 
 
 def _answer(history: History, conversation_id: int, question: StoredMessage, model: str, now: float) -> _Asked:

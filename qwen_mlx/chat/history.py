@@ -158,6 +158,16 @@ class History:
         self.conversation(conversation_id)
         return self._branch("SELECT leaf_id FROM conversation WHERE id = ?", conversation_id)
 
+    def all_messages(self, conversation_id: int) -> list[StoredMessage]:
+        """Those of every branch, in the order in which they were made: a parent before its children."""
+        self.conversation(conversation_id)
+        query = f"SELECT {MESSAGE_COLUMNS} FROM message m WHERE m.conversation_id = ? ORDER BY m.id"
+        return [message_from(row) for row in self._rows(query, (conversation_id,))]
+
+    def branch_shown(self, message_id: int) -> list[StoredMessage]:
+        """The shown branch of the conversation that `message_id` belongs to."""
+        return self.messages(self.message(message_id).conversation_id)
+
     def branch(self, message_id: int) -> list[StoredMessage]:
         """From the first message of the conversation down to `message_id`."""
         return self._branch("SELECT ?", message_id)
@@ -336,7 +346,7 @@ class History:
         for word in words:
             if word not in indexed:
                 conditions.append("m.content LIKE ? ESCAPE '\\'")
-                values.append("%" + "".join("\\" + c if c in "%_\\" else c for c in word) + "%")
+                values.append(_pattern(word))
         rows = self._rows(
             "SELECT m.conversation_id, m.id, c.title, m.role, m.content, m.created FROM message m "
             f"JOIN conversation c ON c.id = m.conversation_id WHERE {' AND '.join(conditions)} "
@@ -347,6 +357,18 @@ class History:
             SearchHit(conversation_id, message_id, title, role, snippet(content, words), created)
             for conversation_id, message_id, title, role, content, created in rows
         ]
+
+    def search_titles(self, query: str, limit: int = 10) -> list[Conversation]:
+        """Conversations whose title contains every word of `query`, the most recently used first."""
+        words = query.replace("\0", " ").split()
+        if not words or limit <= 0:
+            return []
+        conditions = " AND ".join(["deleted IS NULL"] + ["title LIKE ? ESCAPE '\\'"] * len(words))
+        rows = self._rows(
+            f"SELECT {CONVERSATION_COLUMNS} FROM conversation WHERE {conditions} ORDER BY updated DESC LIMIT ?",
+            (*map(_pattern, words), limit),
+        )
+        return [conversation_from(row) for row in rows]
 
     # ------------------------------------------------------------------------------------------------- inside
 
@@ -380,6 +402,11 @@ class History:
 def _stop_rows(db: sqlite3.Connection, owner: str | None) -> int:
     query = "UPDATE message SET status = 'stopped', owner = NULL WHERE status = 'streaming' AND owner IS ?"
     return db.execute(query, (owner,)).rowcount
+
+
+def _pattern(word: str) -> str:
+    """What LIKE finds anywhere, the word taken literally."""
+    return "%" + "".join("\\" + c if c in "%_\\" else c for c in word) + "%"
 
 
 def _text(text: str) -> str:

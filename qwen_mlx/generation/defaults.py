@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from qwen_mlx.errors import ConfigError
 from qwen_mlx.events import SamplingOptions
-from qwen_mlx.generation.parameters import RANGES, SamplingParams
+from qwen_mlx.generation.parameters import SamplingParams
+from qwen_mlx.ranges import RANGES
 
 # End of a ChatML turn, and of a document. Configs of chat models often name only one, some the wrong one.
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")

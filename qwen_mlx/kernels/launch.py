@@ -12,7 +12,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -32,12 +32,19 @@ class Program:
         name: of the kernel and its file.
         inputs, outputs: names of the buffers, in the order in which `__call__` gets them.
         header: file name of helper functions shared by several programs, None for none.
+        contiguous: whether inputs that are not row-contiguous are copied first; if not, the source goes by strides.
     """
 
     def __init__(
-        self, folder: Path, name: str, inputs: Sequence[str], outputs: Sequence[str], header: str | None = None
+        self,
+        folder: Path,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        header: str | None = None,
+        contiguous: bool = True,
     ) -> None:
-        self.name = name
+        self.name, self.contiguous = name, contiguous
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._source, self._header = folder / f"{name}.metal", folder / header if header else None
         self._built: tuple[Builder, Callable[..., list[mx.array]]] | None = None
@@ -82,6 +89,7 @@ class Program:
                 output_names=list(self.outputs),
                 source=self.source,
                 header=self.header,
+                ensure_row_contiguous=self.contiguous,
             )
             self._built = build, kernel
         return self._built[1](
@@ -94,16 +102,13 @@ class Program:
         )
 
 
-@functools.lru_cache(maxsize=4096)
-def _scalar(kind: type, value: float | bool) -> mx.array:
-    array = mx.array(value, dtype={int: mx.int32, float: mx.float32, bool: mx.bool_}[kind])
-    mx.eval(array)  # so that any thread may use it
-    return array
-
-
+@functools.lru_cache(maxsize=4096, typed=True)  # typed: 1, 1.0 and True are different scalars
 def scalar(value: int | float | bool) -> mx.array:
     """A number as a 0-d array (int32, float32 or bool), made once: MLX would make one for every launch."""
-    return _scalar(type(value), value)
+    kind = mx.bool_ if isinstance(value, bool) else mx.int32 if isinstance(value, int) else mx.float32
+    array = mx.array(value, dtype=kind)
+    mx.eval(array)  # so that any thread may use it
+    return array
 
 
 def builder() -> Builder | None:
@@ -112,7 +117,7 @@ def builder() -> Builder | None:
         return _own_builder
     backend = device.backend()
     if backend == "metal":
-        return mx.fast.metal_kernel
+        return cast(Builder, mx.fast.metal_kernel)
     if backend == "cuda":
         from qwen_mlx.kernels import cuda
 

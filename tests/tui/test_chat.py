@@ -217,7 +217,7 @@ async def test_regenerate_makes_a_sibling(stage):
         await s.idle()
         assert s.runtime.asked[1].messages == (Message("user", "x"),)
         assert "second try" in s.frame() and "first try" not in s.frame()
-        assert "answer 2 of 2" in s.frame()
+        assert "‹ 2/2 ›" in s.frame()
         assert [content for _, content, _ in s.stored()] == ["x", "second try"]
         first = s.history.siblings(s.history.messages(1)[1].id)[0]
         assert s.history.message(first).content == "first try"

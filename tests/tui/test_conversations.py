@@ -60,6 +60,17 @@ async def test_the_list_hides_itself_on_a_narrow_screen_and_obeys(stage):
             assert sidebar.display is shown, "who has chosen, keeps the choice"
 
 
+async def test_pinned_ones_stay_at_the_top(stage):
+    s = stage()
+    for number, title in enumerate(("older", "newer")):
+        add(s.history, title, 100 - 50 * number)
+    async with s:
+        await s.press("ctrl+b", "ctrl+b", "down", "down", "p")
+        await s.until(lambda: listed(s)[:2] == ["Pinned", "older 1m"])
+        await s.press("p")
+        await s.until(lambda: listed(s)[0] == "Today")
+
+
 async def test_open_by_key_and_by_mouse(stage):
     s = stage(reply("fresh"))
     add(s.history, "older one", 100)
@@ -197,17 +208,17 @@ async def test_rename(stage):
     for title in ("first", "second"):
         add(s.history, title)
     async with s:
-        await s.press("f2")
-        assert "no conversation to rename" in s.toasts[-1]
+        s.chat.action_rename()
+        await s.until(lambda: any("no conversation to rename" in text for text in s.toasts))
         await s.chat.open(1)
-        await s.press("f2")
-        await s.until(lambda: isinstance(s.app.screen, RenameScreen))
+        s.chat.action_rename()
+        await s.until(lambda: isinstance(s.app.screen, RenameScreen) and s.app.screen.query(Input))
         s.app.screen.query_one(Input).value = "  a better\ttitle "
         await s.press("enter")
         await s.until(lambda: any("a better title" in line for line in listed(s)))
         assert "a better title" in s.frame().splitlines()[0]
         s.chat.sidebar.listing.focus()
-        await s.press("f2")
+        await s.press("r")
         await s.until(lambda: isinstance(s.app.screen, RenameScreen))
         await s.press("escape")
         await s.until(lambda: s.app.screen is s.chat)
@@ -233,7 +244,7 @@ async def test_only_a_window_of_a_long_conversation_is_mounted(stage):
         await s.until(lambda: mounted(s) == WINDOW + STEP)
         await s.until(lambda: s.log.scroll_y > 0 and first.region.y == above, "what was in view stays where it was")
         for _ in range(4):
-            await s.press("ctrl+up")
+            await s.log.show_older()
         await s.until(lambda: mounted(s) == len(texts))
         assert not older.display
         assert [w.query_one(StreamMarkdown).source for w in s.answers] == texts[1::2]
@@ -251,7 +262,7 @@ async def test_a_long_session_forgets_the_oldest_widgets_only(stage):
         assert s.log.window.mounted == WINDOW
         assert mounted(s) == WINDOW
         await s.log.show_older(100)
-        assert [w.content.plain for w in s.log.query(UserMessage)][-1] == "one more"
+        assert [w.content for w in s.log.query(UserMessage)][-1] == "one more"
         assert s.answers[-1].content == "ok"
 
 

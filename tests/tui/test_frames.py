@@ -4,14 +4,18 @@ After a change that is meant, write them anew with `UPDATE_FRAMES=1 pytest tests
 difference before it is committed.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from tests.tui.fake_runtime import failure, reply
 from tests.tui.stage import START
 from tui.screens.help import HelpScreen
+from tui.screens.parameters import ParametersScreen
+from tui.screens.search import SearchScreen
 
 FRAMES = Path(__file__).parent / "frames"
 SIZES = ((80, 24), (120, 40), (200, 60))
@@ -40,14 +44,18 @@ EARLIER = (
 )
 
 
-def compare(name, frame):
-    """Check a frame against its file, or write the file."""
+async def compare(s, name):
+    """Wait until the screen is as its file says, or write the file."""
     path = FRAMES / f"{name}.txt"
     if os.environ.get("UPDATE_FRAMES"):
+        await s.pilot.pause(0.3)
         FRAMES.mkdir(exist_ok=True)
-        path.write_text(frame + "\n", "utf-8")
+        path.write_text(s.frame() + "\n", "utf-8")
     assert path.exists(), f"{path.name} is missing: run with UPDATE_FRAMES=1"
-    assert frame + "\n" == path.read_text("utf-8"), f"{path.name} differs from the screen"
+    expected = path.read_text("utf-8")
+    with contextlib.suppress(AssertionError):
+        await s.until(lambda: s.frame() + "\n" == expected)
+    assert s.frame() + "\n" == expected, f"{path.name} differs from the screen"
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -60,23 +68,53 @@ async def test_the_screens_look_as_they_did(stage, size):
         s.history.add_message(conversation.id, "user", title, now=START - ago)
     async with s:
         await s.until(lambda: "Try one of these" in s.frame())
-        compare(f"welcome-{where}", s.frame())
+        await compare(s, f"welcome-{where}")
         await s.ask("What is 27 + 48?")
         await s.ask("Which command checks my machine?")
         await s.until(lambda: s.log.scroll_y == s.log.max_scroll_y)
         await s.pilot.pause()
-        compare(f"folded-{where}", s.frame())
+        await compare(s, f"folded-{where}")
         await s.press("ctrl+o")
         await s.until(lambda: s.log.query("ThinkingBody"))
         await s.pilot.pause()
         s.log.scroll_home(animate=False)
         await s.until(lambda: s.log.scroll_y == 0 and "What is 27 + 48?" in s.frame())
         await s.pilot.pause()
-        compare(f"open-{where}", s.frame())
+        await compare(s, f"open-{where}")
         await s.press("ctrl+o", "ctrl+end")
         await s.ask("And this very long question?")
         await s.until(lambda: "✗ Failed." in s.frame())
-        compare(f"failed-{where}", s.frame())
+        await compare(s, f"failed-{where}")
         await s.press("f1")
         await s.until(lambda: isinstance(s.app.screen, HelpScreen) and "shift+enter, ctrl+j" in s.frame())
-        compare(f"help-{where}", s.frame())
+        await compare(s, f"help-{where}")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_the_screens_of_messages_look_as_they_did(stage, size):
+    where = f"{size[0]}x{size[1]}"
+    s = stage(reply(ANSWER, THOUGHT, prompt_tokens=612), reply("It is `doctor`."), size=size)
+    for title, ago in EARLIER:
+        conversation = s.history.new_conversation(title, now=START - ago)
+        s.history.add_message(conversation.id, "user", title, now=START - ago)
+    async with s:
+        await s.ask("Which command checks my machine?")
+        await s.press("ctrl+r")
+        await s.until(lambda: len(s.runtime.asked) == 2)
+        await s.idle()
+        await s.press("ctrl+up")
+        await s.until(lambda: "[ ] versions" in s.frame())
+        await s.pilot.pause()
+        await compare(s, f"selected-{where}")
+        await s.press("up", "e")
+        await s.until(lambda: "✎ Editing" in s.frame() and "ask this instead" in s.frame())
+        await compare(s, f"editing-{where}")
+        await s.press("escape", "ctrl+s")
+        await s.until(lambda: isinstance(s.app.screen, SearchScreen) and s.app.screen.query(Input))
+        s.app.screen.query_one(Input).value = "the"
+        await s.until(lambda: "Reverse the word planet ·" in s.frame())
+        await compare(s, f"search-{where}")
+        await s.press("escape", "f2")
+        await s.until(lambda: isinstance(s.app.screen, ParametersScreen) and "Temperature" in s.frame())
+        await s.pilot.pause()
+        await compare(s, f"parameters-{where}")

@@ -131,6 +131,17 @@ async def test_typing_anywhere_goes_to_the_prompt(stage):
         assert s.prompt.text == "hiy"
 
 
+async def test_fast_typing_from_the_list_loses_nothing(stage):
+    async with stage() as s:
+        s.chat.sidebar.listing.focus()
+        await s.pilot.pause()
+        for character in "go on, as if":
+            key = "space" if character == " " else character
+            s.app.post_message(events.Key(key, character))
+        await s.until(lambda: len(s.prompt.text) == len("go on, as if"))
+        assert s.prompt.text == "go on, as if"
+
+
 async def test_wide_characters_keep_the_cursor_in_place(stage):
     async with stage() as s:
         s.prompt.insert("ab你好")

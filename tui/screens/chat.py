@@ -8,8 +8,10 @@ import importlib
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
+from qwen_mlx.chat import export
 from qwen_mlx.chat.history import Conversation, StoredMessage
 from qwen_mlx.errors import QwenError
 from tui.bindings import bindings
@@ -21,19 +23,24 @@ from tui.prompts import PromptFile
 from tui.pump import Pump
 from tui.sanitize import sanitize
 from tui.screens.calm import CalmScreen
+from tui.screens.message_commands import MessageCommands
+from tui.screens.parameters import ParametersScreen, Settings
 from tui.screens.rename import RenameScreen
+from tui.screens.search import SearchScreen
 from tui.screens.state import describe, facts, hints
 from tui.turn import Turn
 from tui.widgets.chat_log import ChatLog
 from tui.widgets.composer import BelowRow, Composer, NoticeRow, QueuedRow
 from tui.widgets.header import HeaderBar
 from tui.widgets.prompt import Prompt
+from tui.widgets.selectable import SelectableMessage
 from tui.widgets.sidebar import Sidebar
 from tui.widgets.status_bar import StatusBar
 from tui.widgets.welcome import Welcome
 from tui.wording import sentence
 
 SETTLE_SECONDS = 1.0
+TWICE_SECONDS = 1.0  # within which the second escape edits the last message
 
 
 class ChatScreen(CalmScreen):
@@ -54,6 +61,9 @@ class ChatScreen(CalmScreen):
         self.clock = clock
         self.conversation: Conversation | None = None
         self.last: StoredMessage | None = None  # the newest message shown that has numbers
+        self.commands = MessageCommands(self)
+        self.settings = Settings()  # of the next new conversation
+        self._escaped = float("-inf")
         self._prompts = prompts
         self._garbage = garbage
         self._model = model
@@ -188,7 +198,10 @@ class ChatScreen(CalmScreen):
         """Send a message, or queue it; one that can be neither goes back into the prompt."""
         async with self._turn_of:
             conductor = self.conductor
-            if not conductor.busy:
+            if self.commands.editing is not None:
+                if (begun := await self.commands.send_edited(text)) is not None:
+                    await self.began(begun)
+            elif not conductor.busy:
                 await self._begin(self.conversation_id, text)
             elif conductor.queued is None:
                 conductor.queued = Queued(self.conversation_id, text)
@@ -199,18 +212,21 @@ class ChatScreen(CalmScreen):
 
     async def _begin(self, conversation_id: int | None, text: str) -> None:
         try:
-            begun = await self.conductor.send(conversation_id, text)
+            begun = await self.conductor.send(conversation_id, text, self.settings)
         except QwenError as error:
             self.prompt.give_back(text)
             complain(self, error)
             return
+        if conversation_id is None:
+            self.settings = Settings()
         if conversation_id == self.conversation_id:
             self.conversation = begun.conversation
             self._show_log(True)
             await self.log_widget.add(begun.question, begun.answer, turn=begun.turn)
-        await self._began(begun)
+        await self.began(begun)
 
-    async def _began(self, begun: Begun) -> None:
+    async def began(self, begun: Begun) -> None:
+        """A reply was started and is on screen: follow it."""
         self._garbage.start_streaming()
         self._paint_lines()
         self.pump.start()
@@ -218,25 +234,42 @@ class ChatScreen(CalmScreen):
 
     async def action_regenerate(self) -> None:
         async with self._turn_of:
-            if self.conversation is None or self.conductor.busy:
-                self.notify("There is no answer to repeat." if self.conversation is None else "One answer at a time.")
-                return
-            try:
-                begun = await self.conductor.regenerate(self.conversation.id)
-            except QwenError as error:
-                complain(self, error)
-                return
-            if begun is not None:
-                await self.log_widget.replace_after(begun.question.id, begun.answer, turn=begun.turn)
-                await self._began(begun)
+            await self.commands.again()
+
+    @on(SelectableMessage.Wanted)
+    async def wanted(self, event: SelectableMessage.Wanted) -> None:
+        event.stop()
+        async with self._turn_of:
+            await self.commands.run(event.message_id, event.wish)
+        self._paint_lines()
+
+    async def action_message_above(self) -> None:
+        await self.log_widget.select_above()
+
+    def action_message_below(self) -> None:
+        """Below the last message is the prompt."""
+        if not self.log_widget.select_below():
+            self.prompt.focus()
+            self.log_widget.follow()
 
     def action_stop(self) -> None:
-        """Stop the running answer; without one, go back to the prompt."""
-        if self.conductor.turn is not None:
+        """Leave what is going on: editing, the running answer, the list. Twice with nothing of it: edit."""
+        now, before = self.clock.monotonic(), self._escaped
+        self._escaped = float("-inf")
+        if self.commands.editing is not None:
+            self.commands.leave_editing()
+        elif self.conductor.turn is not None or self.conductor.queued is not None:
             self.conductor.stop()
-        self._take_queued_back()
-        if self.has_class("-narrow") and self.sidebar.display:
+            self._take_queued_back()
+        elif self.has_class("-narrow") and self.sidebar.display:
             self._show_sidebar(False)
+        elif self.prompt.has_focus and not self.prompt.text:
+            if now - before <= TWICE_SECONDS:
+                self.commands.edit_last()
+            else:
+                self._escaped = now
+        if self.log_widget.selected is not None:
+            self.log_widget.follow()
         self.prompt.focus()
         self._paint_lines()
 
@@ -259,6 +292,7 @@ class ChatScreen(CalmScreen):
             await self._new()
 
     async def _new(self) -> None:
+        self.commands.leave_editing()
         self.conversation = self.last = None
         self._show_log(False)
         await self.log_widget.open([])
@@ -282,6 +316,7 @@ class ChatScreen(CalmScreen):
             except QwenError as error:
                 complain(self, error)
                 return
+            self.commands.leave_editing()
             turn = self.conductor.turn
             mine = turn if turn is not None and turn.conversation_id == conversation_id else None
             self.last = next((message for message in reversed(messages) if message.stats), None)
@@ -308,7 +343,67 @@ class ChatScreen(CalmScreen):
                     self.sidebar.listing.focus()
 
     async def action_undelete(self) -> None:
-        await self.sidebar.undelete()
+        """Bring the last deleted conversation back; show it, unless another one is open."""
+        identity = await self.sidebar.undelete()
+        if identity is not None and self.conversation is None:
+            await self.open(identity)
+
+    async def action_pin(self) -> None:
+        if (subject := self.sidebar.subject()) is not None:
+            await self.sidebar.pin(subject)
+
+    def action_search(self) -> None:
+        """Look for words in everything that was said."""
+
+        async def go(found: tuple[int, int | None] | None) -> None:
+            if found is None:
+                return
+            conversation_id, message_id = found
+            if message_id is not None:
+                try:
+                    await self.store.call(self.history.show_branch, message_id)
+                except QwenError as error:
+                    complain(self, error)
+                    return
+            await self.open(conversation_id)
+            if message_id is not None:
+                await self.log_widget.select(message_id)
+
+        self.app.push_screen(SearchScreen(self.store, self.clock), go)
+
+    def action_parameters(self) -> None:
+        """The system prompt and the numbers of this conversation, or of the next one."""
+        conversation = self.conversation
+        now = self.settings if conversation is None else Settings(conversation.system, dict(conversation.params))
+
+        async def keep(settings: Settings | None) -> None:
+            if settings is None:
+                return
+            if conversation is None:
+                self.settings = settings
+                return
+            try:
+                await self.store.call(
+                    self.history.configure, conversation.id, system=settings.system, params=settings.params
+                )
+                if self.conversation_id == conversation.id:
+                    self.conversation = await self.store.call(self.history.conversation, conversation.id)
+            except QwenError as error:
+                complain(self, error)
+
+        self.app.push_screen(ParametersScreen(now, conversation.title if conversation else None), keep)
+
+    async def action_export(self, kind: str) -> None:
+        """Write the conversation to a file in the current folder: "md" or "json"."""
+        if self.conversation is None:
+            self.notify("There is no conversation to export yet.")
+            return
+        try:
+            path = await self.store.call(export.write, self.history, self.conversation.id, kind)
+        except QwenError as error:
+            complain(self, error)
+            return
+        self.notify(f"Exported to {path}", markup=False, timeout=10)
 
     def action_rename(self) -> None:
         subject = self.sidebar.subject()
@@ -340,9 +435,6 @@ class ChatScreen(CalmScreen):
     async def action_fold(self) -> None:
         await self.log_widget.fold_all()
 
-    async def action_older_messages(self) -> None:
-        await self.log_widget.show_older()
-
     @on(BelowRow.Pressed)
     def action_follow(self) -> None:
         self.log_widget.follow()
@@ -367,10 +459,18 @@ class ChatScreen(CalmScreen):
         else:
             self.notify("There is no answer to copy yet.")
 
+    @property
+    def focus_chain(self) -> list[Widget]:
+        """What tab goes through: the parts of the screen, not every message."""
+        return [widget for widget in super().focus_chain if not isinstance(widget, SelectableMessage)]
+
     def on_key(self, event: events.Key) -> None:
-        """Who types means the prompt, wherever the focus is."""
-        typing = isinstance(self.focused, (Input, TextArea))
-        if event.is_printable and event.character and not typing and event.key not in self.active_bindings:
+        """Who types means the prompt, wherever the focus is.
+
+        What the prompt can take never comes here. A key that does, may have been pressed before the focus went to
+        the prompt, and belongs there all the same.
+        """
+        if event.is_printable and event.character and event.key not in self.active_bindings:
             event.stop()
             self.prompt.focus()
             if event.character == "?" and not self.prompt.text:
@@ -385,6 +485,11 @@ class ChatScreen(CalmScreen):
             self.prompt.focus()
             self.prompt.insert(sanitize(event.text))
 
+    @on(events.DescendantFocus)
+    @on(events.DescendantBlur)
+    def focus_moved(self) -> None:
+        self.call_after_refresh(self._paint_lines)
+
     # ------------------------------------------------------------------------------------------------- painting
 
     def _show_log(self, visible: bool) -> None:
@@ -397,7 +502,7 @@ class ChatScreen(CalmScreen):
         self.query_one(HeaderBar).facts = facts(self.conductor, self.conversation, self.last, now)
         bar = self.query_one(StatusBar)
         bar.state, bar.tone = describe(self.conductor, self.conversation_id, now)
-        bar.hints = hints(self.conductor)
+        bar.hints = hints(self.conductor, self.log_widget.selected, self.commands.editing is not None)
         queued = self.conductor.queued
         self.query_one(QueuedRow).show(queued.text if queued else None)
         self.prompt.holds_queued = queued is not None

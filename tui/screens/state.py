@@ -8,6 +8,8 @@ from qwen_mlx.chat.history import Conversation, StoredMessage
 from qwen_mlx.events import Progress, ReplyStats
 from tui.conductor import Conductor
 from tui.widgets.header import Facts
+from tui.widgets.message import UserMessage
+from tui.widgets.selectable import SelectableMessage
 from tui.widgets.status_bar import SPINNER
 from tui.wording import duration, size
 
@@ -57,8 +59,15 @@ def describe(conductor: Conductor, shown: int | None, now: float) -> tuple[str, 
     return f"{spinner} {words}{elsewhere}", "busy"
 
 
-def hints(conductor: Conductor) -> tuple[tuple[str, str], ...]:
+def hints(
+    conductor: Conductor, selected: SelectableMessage | None = None, editing: bool = False
+) -> tuple[tuple[str, str], ...]:
     """The right of the status line: keys that matter now, the most important ones first."""
+    if selected is not None:
+        own = ("e", "edit") if isinstance(selected, UserMessage) else ("r", "again")
+        return (own, ("c", "copy"), ("y", "copy code"), ("[ ]", "versions"), ("↑↓", "move"), ("esc", "back"))
+    if editing:
+        return (("enter", "ask this instead"), ("esc", "leave it"))
     found: list[tuple[str, str]] = []
     if conductor.turn is not None:
         found.append(("esc", "stop"))

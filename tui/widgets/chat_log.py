@@ -14,6 +14,7 @@ from qwen_mlx.chat.history import StoredMessage
 from qwen_mlx.events import Event
 from tui.turn import Turn
 from tui.widgets.message import AssistantMessage, UserMessage
+from tui.widgets.selectable import SelectableMessage
 from tui.widgets.still import Still
 from tui.widgets.thinking import ThinkingBlock
 from tui.windowing import STEP, Window
@@ -33,7 +34,7 @@ class OlderRow(Still):
     def show(self, hidden: int) -> None:
         word = "message" if hidden == 1 else "messages"
         more = f" · show {min(STEP, hidden)} more" if hidden > STEP else " · show"
-        self.update(Content(f"↑ {hidden} older {word}{more}  (ctrl+↑)"))
+        self.update(Content(f"↑ {hidden} older {word}{more}"))
         self.display = hidden > 0
 
     def on_click(self) -> None:
@@ -123,10 +124,19 @@ class ChatLog(VerticalScroll):
 
     async def replace_after(self, message_id: int, *messages: StoredMessage, turn: Turn | None = None) -> None:
         """Another branch below `message_id`: what stood there goes."""
-        kept = next(i for i, message in enumerate(self._messages) if message.id == message_id) + 1
+        await self._replace(self._place(message_id) + 1, messages, turn)
+
+    async def replace_from(self, message_id: int, *messages: StoredMessage, turn: Turn | None = None) -> None:
+        """Another branch in the place of `message_id`: it goes, and what stood below it."""
+        await self._replace(self._place(message_id), messages, turn)
+
+    def _place(self, message_id: int) -> int:
+        return next(i for i, message in enumerate(self._messages) if message.id == message_id)
+
+    async def _replace(self, kept: int, messages: tuple[StoredMessage, ...], turn: Turn | None) -> None:
         gone = {message.id for message in self._messages[kept:]}
         for widget in list(self.children):
-            if isinstance(widget, (UserMessage, AssistantMessage)) and widget.message_id in gone:
+            if isinstance(widget, SelectableMessage) and widget.message_id in gone:
                 await widget.remove()
         self._messages = self._messages[:kept]
         self.window = Window(min(self.window.first, kept), kept)
@@ -203,6 +213,61 @@ class ChatLog(VerticalScroll):
         if self._turn is not None and self._turn.message_id == message.id:
             self._turn = None
 
+    # ------------------------------------------------------------------------------------------- the selected message
+
+    @property
+    def selected(self) -> SelectableMessage | None:
+        """The message that has the focus."""
+        focused = self.screen.focused
+        return focused if isinstance(focused, SelectableMessage) and focused.parent is self else None
+
+    def known(self, message_id: int) -> StoredMessage | None:
+        """A message of the conversation shown, mounted or not."""
+        return next((message for message in self._messages if message.id == message_id), None)
+
+    @property
+    def last_question(self) -> StoredMessage | None:
+        """The newest message of the person."""
+        return next((message for message in reversed(self._messages) if message.role == "user"), None)
+
+    async def select_above(self) -> None:
+        """Select the message above the selected one; the last one when there is none."""
+        selected = self.selected
+        if selected is not None and selected is self._mounted()[0] and self.window.first:
+            await self.show_older()
+        mounted = self._mounted()
+        if selected is None:
+            self._select(mounted[-1] if mounted else None)
+        elif selected is not mounted[0]:
+            self._select(mounted[mounted.index(selected) - 1])
+
+    def select_below(self) -> bool:
+        """Select the message below; False when the last one, or none, was selected."""
+        mounted, selected = self._mounted(), self.selected
+        if selected is None or selected is mounted[-1]:
+            return False
+        self._select(mounted[mounted.index(selected) + 1])
+        return True
+
+    async def select(self, message_id: int) -> None:
+        """Select a message of the conversation shown, however far up it is."""
+        if self.known(message_id) is None:
+            return
+        place = self._place(message_id)
+        if place < self.window.first:
+            await self.show_older(self.window.first - place)
+        widget = next((found for found in self._mounted() if found.message_id == message_id), None)
+        self.call_after_refresh(self._select, widget)
+
+    def _select(self, message: SelectableMessage | None) -> None:
+        if message is not None and message.is_attached:
+            self.release_anchor()
+            message.focus(scroll_visible=False)
+            self.scroll_to_widget(message, animate=False, top=message.region.height > self.size.height, force=True)
+
+    def _mounted(self) -> list[SelectableMessage]:
+        return [child for child in self.children if isinstance(child, SelectableMessage)]
+
     # -------------------------------------------------------------------------------------------- folding, following
 
     async def fold_all(self) -> None:
@@ -214,6 +279,13 @@ class ChatLog(VerticalScroll):
         with self.app.batch_update():
             for answer in self.answers:
                 await answer.fold(self._unfold_all)
+
+    async def toggle(self, message_id: int) -> None:
+        """Fold or unfold the thinking of one message."""
+        answer = next((found for found in self.answers if found.message_id == message_id), None)
+        if answer is not None and answer.has_thinking:
+            self.unfolded[message_id] = not answer.unfolded
+            await answer.fold(not answer.unfolded)
 
     @on(ThinkingBlock.Toggled)
     def remember(self, event: ThinkingBlock.Toggled) -> None:

@@ -31,6 +31,18 @@ class QueuedRow(Still):
         self.post_message(self.Pressed())
 
 
+class EditingRow(Still):
+    """Shown while an earlier message is in the prompt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Content.assemble(
+                ("✎ Editing ", "bold"), "· enter asks this instead, on a branch · esc leaves it as it was"
+            ),
+            id="editing",
+        )
+
+
 class BelowRow(Still):
     """Shown while the newest lines are out of view; a click goes there."""
 
@@ -59,12 +71,13 @@ class Composer(Vertical):
         yield BelowRow(id="below")
         yield NoticeRow(id="notice")
         yield QueuedRow(id="queued")
+        yield EditingRow()
         with Horizontal(id="frame"):
             yield Still("❯", id="mark")
             yield Prompt(id="prompt", placeholder="Ask anything")
 
     def on_mount(self) -> None:
-        for row in (BelowRow, NoticeRow, QueuedRow):
+        for row in (BelowRow, NoticeRow, QueuedRow, EditingRow):
             self.query_one(row).display = False
 
     def on_resize(self, event: events.Resize) -> None:

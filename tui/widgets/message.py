@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -11,20 +10,27 @@ from qwen_mlx.chat.history import StoredMessage
 from qwen_mlx.events import AnswerDelta, Event, ReasoningDelta, ReasoningEnd
 from tui.sanitize import sanitize
 from tui.turn import Turn
+from tui.widgets.selectable import SelectableMessage, VersionRow
 from tui.widgets.still import Still
 from tui.widgets.thinking import ThinkingBlock
 from tui.wording import sentence
 
 
-class UserMessage(Static):
+class UserMessage(SelectableMessage):
     """What the person wrote, exactly as written."""
 
     def __init__(self, message: StoredMessage) -> None:
-        super().__init__(Content(sanitize(message.content)), classes="user")
-        self.message_id = message.id
+        super().__init__(message.id, "user")
+        self.content = message.content
+        self._message = message
+
+    def compose(self) -> ComposeResult:
+        yield Static(Content(sanitize(self.content)), classes="text")
+        if self._message.siblings > 1:
+            yield VersionRow(self._message.position, self._message.siblings)
 
 
-class AssistantMessage(Vertical):
+class AssistantMessage(SelectableMessage):
     """An answer: thinking, text, and in words how it ended if not well.
 
     Args:
@@ -36,8 +42,7 @@ class AssistantMessage(Vertical):
     def __init__(self, message: StoredMessage, turn: Turn | None = None, *, unfolded: bool = False) -> None:
         from tui.widgets.stream_markdown import StreamMarkdown  # not before the first paint
 
-        super().__init__(classes="assistant")
-        self.message_id = message.id
+        super().__init__(message.id, "assistant")
         self.unfolded = unfolded
         self.content = turn.content if turn else message.content
         self._message = message
@@ -62,6 +67,8 @@ class AssistantMessage(Vertical):
         yield self._text
         yield self._note
         yield self._error
+        if message.siblings > 1:
+            yield VersionRow(message.position, message.siblings)
 
     async def on_mount(self) -> None:
         if self._turn is not None:
@@ -70,7 +77,7 @@ class AssistantMessage(Vertical):
             await self._text.replace(self.content)
         message = self._message
         failed = message.status == "failed"
-        self._show_note(_ending(message.status, message.stats.get("finish_reason"), message))
+        self._show_note(_ending(message.status, message.stats.get("finish_reason")))
         self._show_error(message.error or "The answer failed" if failed else None)
 
     async def apply(self, turn: Turn, events: list[Event], now: float) -> None:
@@ -103,7 +110,7 @@ class AssistantMessage(Vertical):
             await self._thinking.remove()
             self._thinking = None
         await self._text.finish(turn.content)
-        self._show_note(_ending(turn.status, turn.reason, self._message))
+        self._show_note(_ending(turn.status, turn.reason))
         self._show_error(turn.error)
 
     async def fold(self, unfolded: bool) -> None:
@@ -141,14 +148,9 @@ def _waiting(turn: Turn) -> str:
     return "○ Waiting for the first word…" if turn.phase in ("waiting", "reading") else ""
 
 
-def _ending(status: str, reason: object, message: StoredMessage) -> str:
-    parts = []
+def _ending(status: str, reason: object) -> str:
     if status == "stopped":
-        parts.append("■ Stopped")
-    elif reason == "length":
-        parts.append("■ Stopped at the token limit")
-    elif status == "streaming":
-        parts.append("○ Another window is writing this answer")
-    if message.siblings > 1:
-        parts.append(f"answer {message.position} of {message.siblings}")
-    return " · ".join(parts)
+        return "■ Stopped"
+    if reason == "length":
+        return "■ Stopped at the token limit"
+    return "○ Another window is writing this answer" if status == "streaming" else ""

@@ -106,19 +106,30 @@ class Sidebar(Vertical):
         await self.refresh_list()
         return True
 
-    async def undelete(self) -> None:
-        """Bring the last deleted one back."""
+    async def undelete(self) -> int | None:
+        """Bring the last deleted one back; its id, or None."""
         if not self._deleted:
             self.notify("Nothing was deleted since the app started.")
-            return
+            return None
         identity = self._deleted.pop()
         try:
             await self._store.call(self._store.history.undelete, identity)
         except QwenError as error:
             complain(self, error)
+            return None
         self.app.clear_notifications()  # what said that it is gone
         await self.refresh_list()
         self._mark(identity)
+        return identity
+
+    async def pin(self, conversation: Conversation) -> None:
+        """Keep it at the top of the list, or no more."""
+        try:
+            await self._store.call(self._store.history.pin, conversation.id, not conversation.pinned)
+        except QwenError as error:
+            complain(self, error)
+        await self.refresh_list()
+        self._mark(conversation.id)
 
     async def rename(self, conversation: Conversation, title: str) -> None:
         try:
