@@ -36,6 +36,11 @@ class CancelToken:
         if self._event.is_set():
             raise Cancelled()
 
+    def wait(self, seconds: float) -> None:
+        """Do nothing for `seconds`; raises `Cancelled` as soon as `cancel()` is called."""
+        self._event.wait(seconds)
+        self.raise_if_cancelled()
+
 
 # ---------------------------------------------------------------------------------------------------- values
 
@@ -75,6 +80,7 @@ class SamplingOptions:
         presence_penalty, frequency_penalty: as OpenAI: over the output only; 0 is off.
         seed: the same seed and prompt give the same text on one machine.
         max_tokens: of the whole reply, thinking included.
+        thinking_budget: tokens of thinking after which the model is made to answer; None lets it think on.
         stop: strings that end the reply; they are not part of it.
     """
 
@@ -87,6 +93,7 @@ class SamplingOptions:
     frequency_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    thinking_budget: int | None = None
     stop: tuple[str, ...] = ()
 
 
@@ -153,13 +160,18 @@ class ReplyStats:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. `total` is None while it is unknown. `unit` is "bytes", "tensors", "tokens", ..."""
+    """How far a job is. `total` is None while it is unknown. `unit` is "bytes", "tensors", "tokens", ...
+
+    `speed` is in units per second, of late; `remaining` is how many seconds are left. Both are None while unknown.
+    """
 
     stage: str
     done: int
     total: int | None
     unit: str
     detail: str = ""
+    speed: float | None = None
+    remaining: float | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +242,245 @@ class JobCancelled:
     """The last event of a job that was cancelled before it could answer (a reply says so in `ReplyFinished`)."""
 
 
+# ------------------------------------------------------------------------------------- getting and checking models
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know of while the job goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class PullPlanned:
+    """What a pull is about to do, before the first byte of the model.
+
+    Attributes:
+        reference: what was asked for; `repository` at `revision` is what it means, `commit` what that is today.
+        source: "hf" or "modelscope".
+        folder: where the model will be.
+        files: name -> bytes of everything that belongs to it.
+        size: their sum; `missing` bytes of it still have to come.
+        config: `config.json` as the hub has it, None where there is none.
+    """
+
+    reference: str
+    repository: str
+    revision: str
+    commit: str
+    source: str
+    folder: str
+    files: Mapping[str, int]
+    size: int
+    missing: int
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PullFinished:
+    """The last event of a pull: `received` bytes came over the network in `seconds`; `fetched` names their files."""
+
+    folder: str
+    repository: str
+    commit: str
+    size: int
+    received: int
+    fetched: tuple[str, ...]
+    seconds: float
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """One file that is not as the hub described it; `what` is a sentence without the file's name and full stop."""
+
+    file: str
+    what: str
+
+
+@dataclass(frozen=True)
+class VerifyFinished:
+    """The last event of a verification: `checked` files were equal to their checksums, `unknown` ones have none."""
+
+    folder: str
+    checked: tuple[str, ...]
+    unknown: tuple[str, ...]
+    problems: tuple[FileProblem, ...]
+    size: int
+    seconds: float
+
+
+# --------------------------------------------------------------------------- converting, quantizing, evaluating
+
+
+@dataclass(frozen=True)
+class ConversionPlanned:
+    """What a conversion is about to write, before the first byte.
+
+    Attributes:
+        folder: where the new model will be.
+        source_bytes: bytes of the tensors that are read; `nbytes` of those that will be written.
+        disk: bytes that the new folder takes, with its small files; `free` bytes are left on its disk.
+        memory: bytes of memory the work takes, about.
+        parameters: number of weights.
+        bits_before, bits_after: stored bits per weight.
+        formats: what the matrices will be stored as -> how many of them, such as "4-bit g64 affine" or "bfloat16".
+        left_plain: matrices that no group size divides, and that are therefore not packed.
+    """
+
+    folder: str
+    source_bytes: int
+    nbytes: int
+    disk: int
+    free: int
+    memory: int
+    parameters: int
+    bits_before: float
+    bits_after: float
+    formats: Mapping[str, int]
+    left_plain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The last event of `ConvertModel` and `QuantizeModel`.
+
+    Attributes:
+        plan: as announced.
+        files: of weights; 0 after a dry run, which writes nothing.
+        error: root mean square of what rounding changed, relative to that of the packed weights, when it was measured.
+    """
+
+    plan: ConversionPlanned
+    files: int
+    seconds: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class TensorShare:
+    """Tensors of an import that are treated alike.
+
+    Attributes:
+        stored: how the source has them, such as "Q4_K"; `becomes` how the new folder will, such as "4-bit g32 affine".
+        fate: "exact" and "floats": every number is kept; "scales rounded": codes are; "requantized"; "floats rounded".
+        tensors: how many; `source_bytes` and `nbytes` are all of their bytes, before and after.
+    """
+
+    stored: str
+    becomes: str
+    fate: str
+    tensors: int
+    source_bytes: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class ImportPlanned:
+    """What an import is about to write, before the first byte.
+
+    Attributes:
+        source: what is read; `form` is its format, such as "GGUF Q4_K, Q6_K"; `model_type` as on the hub.
+        folder: where the new model will be.
+        dtype: of floats, scales and biases.
+        parameters: number of weights.
+        source_bytes: of the tensors that are read; `nbytes` of those that will be written; `disk` of the whole folder.
+        bits_before, bits_after: stored bits per weight.
+        exact: whether every number is kept to the last bit.
+        shares: what becomes of which tensors, those with most bytes first.
+        notes: what a person should know, one sentence each.
+    """
+
+    source: str
+    form: str
+    model_type: str
+    folder: str
+    dtype: str
+    parameters: int
+    source_bytes: int
+    nbytes: int
+    disk: int
+    bits_before: float
+    bits_after: float
+    exact: bool
+    shares: tuple[TensorShare, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The last event of `ImportModel`; `files` of weights were written, none by a dry run."""
+
+    plan: ImportPlanned
+    files: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExportPlanned:
+    """What an export is about to write: `form` is "GGUF Q8_0", "safetensors bfloat16"; the rest as `ImportPlanned`."""
+
+    source: str
+    form: str
+    target: str
+    parameters: int
+    source_bytes: int
+    nbytes: int
+    bits_before: float
+    bits_after: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The last event of `ExportModel`; a dry run writes nothing."""
+
+    plan: ExportPlanned
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How one model's next-token distributions differ from those of a reference, over the same text.
+
+    Attributes:
+        kl: Kullback-Leibler divergence from the reference, mean over the tokens, in nats; `kl_error` is its standard
+            error, `kl_99` the value below which 99 % of the tokens are, `kl_max` the largest.
+        same_top: share of the tokens for which both think the same one the likeliest.
+        reference_perplexity: of the reference.
+    """
+
+    kl: float
+    kl_error: float
+    kl_99: float
+    kl_max: float
+    same_top: float
+    reference_perplexity: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The last event of `EvaluateModel`.
+
+    Attributes:
+        perplexity: exp of the mean negative log-likelihood of a token; `perplexity_error` is its standard error.
+        tokens: tokens that were predicted.
+        context: tokens a window holds.
+        divergence: None unless there was a reference.
+        text: what was read.
+    """
+
+    model: str
+    perplexity: float
+    perplexity_error: float
+    tokens: int
+    context: int
+    text: str
+    seconds: float
+    divergence: Divergence | None = None
+
+
 Event = Union[
     Progress,
     ModelLoaded,
@@ -240,8 +491,30 @@ Event = Union[
     ReplyFinished,
     JobFailed,
     JobCancelled,
+    Notice,
+    PullPlanned,
+    PullFinished,
+    VerifyFinished,
+    ConversionPlanned,
+    Converted,
+    ImportPlanned,
+    Imported,
+    ExportPlanned,
+    Exported,
+    Evaluated,
 ]
-FINAL_EVENTS = (ModelLoaded, ReplyFinished, JobFailed, JobCancelled)
+FINAL_EVENTS = (
+    ModelLoaded,
+    ReplyFinished,
+    JobFailed,
+    JobCancelled,
+    PullFinished,
+    VerifyFinished,
+    Converted,
+    Imported,
+    Exported,
+    Evaluated,
+)
 
 
 # ---------------------------------------------------------------------------------------------------- jobs
@@ -271,6 +544,8 @@ class Reply:
         conversation: any key; replies with the same key share one KV cache.
         messages: the whole conversation so far, oldest first, system message included.
         thinking: None leaves it to the template's default.
+        continuing: the last message is an answer that was stopped: go on where it ends. Events bring only what is
+            new, the message of `ReplyFinished` is the whole answer.
     """
 
     conversation: str
@@ -278,6 +553,123 @@ class Reply:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     thinking: bool | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    continuing: bool = False
+
+
+@dataclass(frozen=True)
+class ConvertModel:
+    """Rewrite a model in mlx-lm's layout.
+
+    Attributes:
+        source, target: folders.
+        dtype: "bfloat16", "float16" or "float32" of everything that is not packed; None keeps the model's.
+        dequantize: unpack packed weights.
+        force: replace a model that is at `target`.
+        dry_run: only say what would be written.
+    """
+
+    source: str
+    target: str
+    dtype: str | None = None
+    dequantize: bool = False
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class QuantizeModel:
+    """Write a model with fewer bits per weight.
+
+    Attributes:
+        source, target: folders.
+        preset: "tiny", "small", "balanced", "quality" or "max"; None with neither bits nor a mode is "balanced".
+        bits, group_size, mode: one format for all but the routers of experts; None is the mode's usual one.
+        overrides: `regex=bits[:group]`, where the regex is searched in the new name of a matrix.
+        target_bits: bits per weight to come close to; decides the bits of everything.
+        rounding: "best" searches for the codes of least error, "mlx" writes what mlx-lm's `convert` does.
+        calibrate: "activations" weighs the errors of "best" with what one pass over a text puts in; "none" does not.
+        calibration_text: a file; None is the text that ships with the program.
+        requantize: work on packed weights, too.
+        dtype, force, dry_run: as of `ConvertModel`.
+    """
+
+    source: str
+    target: str
+    preset: str | None = None
+    bits: int | None = None
+    group_size: int | None = None
+    mode: str = "affine"
+    overrides: tuple[str, ...] = ()
+    target_bits: float | None = None
+    rounding: Literal["best", "mlx"] = "best"
+    calibrate: Literal["none", "activations"] = "none"
+    calibration_text: str | None = None
+    requantize: bool = False
+    dtype: str | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class ImportModel:
+    """Turn a model in another program's format into a folder as MLX's programs have it.
+
+    Attributes:
+        source: a GGUF file, a folder with one, or a folder of the hub in AWQ, GPTQ, FP8 or compressed-tensors.
+        target: the new folder.
+        dtype: "bfloat16", "float16" or "float32" of floats, scales and biases; None is the source's own.
+        requantize: a preset of `QuantizeModel`, or `bits[:group]`, in place of the source's formats.
+        tokenizer: a model folder to take the tokenizer from.
+        force: replace a model that is at `target`.
+        dry_run: only say what would be written.
+    """
+
+    source: str
+    target: str
+    dtype: str | None = None
+    requantize: str | None = None
+    tokenizer: str | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class ExportModel:
+    """Write a model for other programs.
+
+    Attributes:
+        source: a model folder.
+        target: a GGUF file, or a new folder of safetensors.
+        form: "f16", "bf16" or "q8_0" in GGUF; "bfloat16", "float16" or "float32" in safetensors.
+        force: replace what is at `target`.
+        dry_run: only say what would be written.
+    """
+
+    source: str
+    target: str
+    form: str
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateModel:
+    """Measure how well a model predicts a text, and how far it is from another model.
+
+    Attributes:
+        model: a folder; `against` is that of a reference with the same vocabulary, or None.
+        text: a file; None is the text that ships with the program.
+        context: tokens per window; each window is read from its own beginning.
+        limit: tokens to read at most; None is all of the text.
+        weights: the form in which they run; see `LoadModel`.
+    """
+
+    model: str
+    against: str | None = None
+    text: str | None = None
+    context: int = 512
+    limit: int | None = None
+    weights: Literal["auto", "quantized", "expanded"] = "auto"
 
 
 Job = Union[LoadModel, Reply]

@@ -58,3 +58,6 @@ RANGES = {
     "seed": Range(0, 2**64 - 1, whole=True),
     "max_tokens": Range(1, whole=True),
 }
+
+OPTION_RANGES = {**RANGES, "thinking_budget": Range(0, whole=True, note="0 answers at once")}
+"""Of everything that can be asked for; what is not in `RANGES` has nothing to do with choosing tokens."""

@@ -106,6 +106,7 @@ KEYS: tuple[Key, ...] = (
     Key("chat.message_below", "ctrl+down", "message_below", "Select the message below", "A selected message"),
     Key("message.edit", "e", "want('edit')", "Edit your message, as a new version", "A selected message"),
     Key("message.again", "r", "want('again')", "Answer again, as a new version", "A selected message"),
+    Key("message.go_on", "g", "want('go_on')", "Go on where it was stopped", "A selected message"),
     Key("message.copy", "c", "want('copy')", "Copy the message", "A selected message"),
     Key("message.copy_code", "y", "want('code')", "Copy its code; again: the next block", "A selected message"),
     Key(

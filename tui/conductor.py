@@ -145,6 +145,16 @@ class Conductor:
         arguments = (self.store.history, conversation_id, message_id, text, model.name, self.clock.wall())
         return await self._start(*await self.store.call(_ask_instead, *arguments))
 
+    async def go_on(self, conversation_id: int, message_id: int) -> Begun:
+        """Go on with an answer that was stopped, in its place.
+
+        Raises:
+            QwenError: there is no model, or the store cannot be written. Nothing was started.
+        """
+        self._model()
+        begun = await self.store.call(_go_on, self.store.history, conversation_id, message_id)
+        return await self._start(*begun, continuing=True)
+
     def stop(self) -> None:
         """Ask the running reply, or the loading of a model, to end."""
         if self.turn is not None:
@@ -162,21 +172,34 @@ class Conductor:
         return self.model
 
     async def _start(
-        self, conversation: Conversation, question: StoredMessage, answer: StoredMessage, branch: list[StoredMessage]
+        self,
+        conversation: Conversation,
+        question: StoredMessage,
+        answer: StoredMessage,
+        branch: list[StoredMessage],
+        continuing: bool = False,
     ) -> Begun:
         job = Reply(
             conversation=str(conversation.id),
             messages=_context(conversation, branch),
             sampling=_sampling(conversation),
             thinking=self.thinking,
+            continuing=continuing,
         )
         now = self.clock.monotonic()
         try:
             handle = self.runtime.submit(job)
         except Exception as error:  # the runtime is closed, or broken: the row must not stay "streaming"
-            self.store.post(self.store.history.finish_message, answer.id, content="", status="failed", error=str(error))
+            self.store.post(
+                *(self.store.history.finish_message, answer.id),
+                content=answer.content,
+                reasoning=answer.reasoning,
+                status="failed",
+                error=str(error),
+            )
             raise QwenError(f"the model cannot be asked: {error}") from error
-        self.turn = Turn(conversation.id, answer.id, handle, self._model().name, now)
+        begun = answer if continuing else None
+        self.turn = Turn(conversation.id, answer.id, handle, self._model().name, now, begun)
         self._checkpoint = now
         return Begun(conversation, question, answer, self.turn)
 
@@ -282,6 +305,12 @@ def _ask_instead(history: History, conversation_id: int, message_id: int, text: 
     parent = history.message(message_id).parent_id
     question = history.add_message(conversation_id, "user", text, parent_id=parent, now=now)
     return _answer(history, conversation_id, question, model, now)
+
+
+def _go_on(history: History, conversation_id: int, message_id: int) -> _Asked:
+    branch = history.branch(message_id)
+    answer = history.reopen_message(message_id)
+    return history.conversation(conversation_id), branch[-2], answer, branch
 
 
 def _answer(history: History, conversation_id: int, question: StoredMessage, model: str, now: float) -> _Asked:

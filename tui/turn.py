@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict
 from typing import Any, Literal
 
-from qwen_mlx.chat.history import Status
+from qwen_mlx.chat.history import Status, StoredMessage
 from qwen_mlx.events import (
     AnswerDelta,
     Event,
@@ -33,9 +33,20 @@ class Turn:
         content, reasoning: all text so far.
         reasoning_tokens: counted from the deltas while it thinks, exact afterwards.
         status: "streaming" until the final event.
+
+    Args:
+        begun: the answer that this reply goes on with.
     """
 
-    def __init__(self, conversation_id: int, message_id: int, handle: JobHandle, model: str, now: float) -> None:
+    def __init__(
+        self,
+        conversation_id: int,
+        message_id: int,
+        handle: JobHandle,
+        model: str,
+        now: float,
+        begun: StoredMessage | None = None,
+    ) -> None:
         self.conversation_id = conversation_id
         self.message_id = message_id
         self.handle = handle
@@ -49,12 +60,14 @@ class Turn:
         self.stats: ReplyStats | None = None
         self.reason = ""
         self.stopping = False
-        self.reasoning_tokens = 0
-        self._reasoning: list[str] = []
-        self._answer: list[str] = []
+        self._counted_before = (begun.reasoning_tokens or 0) if begun else 0
+        self.reasoning_tokens = self._counted_before
+        self._reasoning: list[str] = [begun.reasoning] if begun and begun.reasoning else []
+        self._answer: list[str] = [begun.content] if begun else []
         self._final: tuple[str, str | None] | None = None
         self._thinking_since: float | None = None
-        self._reasoning_seconds: float | None = None
+        self._reasoning_seconds: float | None = begun.reasoning_seconds if begun and begun.content else None
+        self._thought_before = (begun.reasoning_seconds or 0.0) if begun and not begun.content else 0.0
         self._arrivals: deque[float] = deque(maxlen=512)
         self._completion = 0
 
@@ -77,7 +90,7 @@ class Turn:
         """How long it has thought, or thought in all; None when it has not."""
         if self._reasoning_seconds is not None or self._thinking_since is None:
             return self._reasoning_seconds
-        return now - self._thinking_since
+        return self._thought_before + now - self._thinking_since
 
     def speed(self, now: float) -> float:
         """Tokens per second: of the last moments while it streams, of the whole reply afterwards. 0: not known."""
@@ -113,7 +126,8 @@ class Turn:
             self._arrived(now)
         elif isinstance(event, ReasoningEnd):
             self._begin_thinking(now)
-            self._reasoning_seconds, self.reasoning_tokens = event.seconds, event.tokens
+            self._reasoning_seconds = self._thought_before + event.seconds
+            self.reasoning_tokens = self._counted_before + event.tokens
             self.phase = "answering"
         elif isinstance(event, AnswerDelta):
             self._end_thinking(now)
@@ -147,7 +161,7 @@ class Turn:
 
     def _end_thinking(self, now: float) -> None:
         if self._thinking_since is not None and self._reasoning_seconds is None:
-            self._reasoning_seconds = now - self._thinking_since
+            self._reasoning_seconds = self._thought_before + now - self._thinking_since
 
     def _end(self, status: Status) -> None:
         self.phase, self.status = "ended", status

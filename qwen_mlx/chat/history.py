@@ -277,6 +277,20 @@ class History:
             only="AND status = 'streaming'",
         )
 
+    def reopen_message(self, message_id: int) -> StoredMessage:
+        """A reply that has ended streams again, from where it is, and belongs to this `History`.
+
+        Raises:
+            NotFound: there is no such message.
+            HistoryError: it streams already, here or in another window.
+        """
+        with self._transaction() as db:
+            if self.message(message_id).status == "streaming":
+                raise HistoryError("this answer is being written already", hint="Wait for its end, or stop it.")
+            query = "UPDATE message SET status = 'streaming', owner = ?, error = NULL WHERE id = ?"
+            db.execute(query, (self._own(), message_id))
+            return self.message(message_id)
+
     def finish_message(
         self,
         message_id: int,

@@ -27,9 +27,10 @@ from qwen_mlx.events import (
     ReplyStats,
 )
 from qwen_mlx.generation import defaults
-from qwen_mlx.generation.generate import Finished, Timing, Token, generate
+from qwen_mlx.generation.generate import Finished, Token, generate
 from qwen_mlx.generation.prefix_cache import Prefix, PrefixCache, common_length
 from qwen_mlx.generation.sampling import SamplingParams
+from qwen_mlx.ranges import OPTION_RANGES
 from qwen_mlx.text.stopping import StopStrings
 from qwen_mlx.text.thinking import ThinkingParser, soft_switch
 
@@ -37,6 +38,7 @@ from qwen_mlx.text.thinking import ThinkingParser, soft_switch
 _SOFT_SWITCH = ("qwen3", "qwen3_moe")
 # Of the memory that is free when a model is loaded, what the caches of past conversations may keep.
 _CACHE_SHARE = 0.15
+_END_OF_THINKING = "\n</think>\n\n"  # as the model itself ends it
 
 
 class ChatSession:
@@ -55,61 +57,92 @@ class ChatSession:
         if not job.messages:
             raise UsageError("there is no message to answer")
         tokenizer = self.model.tokenizer
-        shown = job.messages
+        shown: Sequence[Message] = job.messages
+        begun: Message | None = None
+        if job.continuing:
+            *shown, begun = job.messages
+            if begun.role != "assistant" or not shown:
+                raise UsageError("there is no answer to go on with", expected="an assistant's message as the last one")
         if self.model.spec.family == "qwen":
             window = self.model.generation_config.get("max_window_size", DEFAULT_WINDOW)
             if type(window) is not int:
                 raise ConfigError("generation_config.json: 'max_window_size' is not usable", expected="a whole number")
             shown = within_window(shown, lambda text: len(tokenizer.encode(text)), window)
         messages = tokenizer.disarmed([message.for_template() for message in shown])
-        return self.model.template.render(
+        text = self.model.template.render(
             messages,
             tools=job.tools,
             add_generation_prompt=generation_prompt,
             enable_thinking=job.thinking,
         )
+        return text + self._begun(text, begun) if begun is not None and generation_prompt else text
+
+    def _begun(self, prompt: str, message: Message) -> str:
+        """An unfinished answer as the model wrote it, to stand after `prompt`."""
+        opened = self.model.template.opens_thinking(prompt)
+        reasoning, content = self.model.tokenizer.disarmed([message.reasoning or "", message.content])
+        if not reasoning and not opened:
+            return str(content)
+        head = ("" if opened else "<think>\n") + reasoning
+        return head + _END_OF_THINKING + content if content else head
 
     def reply(self, job: Reply, cancel: CancelToken | None = None) -> Iterator[Event]:
-        """Answer the last message; the last event is `ReplyFinished`.
+        """Answer the last message, or go on with it; the last event is `ReplyFinished`.
 
         Raises:
             TemplateError: the template refuses the conversation.
             ContextFull: the conversation is longer than the model's context.
-            UsageError: a sampling option is out of range.
+            UsageError: a sampling option is out of range, or there is nothing to answer or to go on with.
         """
         cancel = cancel or CancelToken()
         text = self.prompt(job)
         tokens = self.model.tokenizer.encode_disarmed(text)
         params = self._params(job, len(tokens))
+        budget = _thinking_budget(job)
         prefix = self.prefixes.take(job.conversation, tokens)
-        writer = _Writer(self.model, text, params.stop)
+        writer = _Writer(self.model, text, params.stop, job.messages[-1] if job.continuing else None)
         generated: list[int] = []
         reason: FinishReason = "cancelled"
-        timing = Timing(0.0, 0.0, 0.0)
+        watch = _Watch()
         cached = prefix.caches[0].offset
         stable = self._stable_length(job, tokens, prefix)
         mx.reset_peak_memory()
-        for event in generate(
-            self.model.decoder,
-            tokens,
-            params,
-            cache=prefix.caches,
-            stop_ids=self._stop_ids,
-            cancel=cancel,
-            pause_at=stable,
-        ):
-            if isinstance(event, Token):
-                generated.append(event.id)
-                if event.id not in self._stop_ids:
-                    yield from writer.add(event.id)
-                if writer.stopped:
-                    break
-            elif isinstance(event, PrefillProgress):
-                if event.done == stable:
-                    prefix.take_checkpoint()
-                yield event
-            elif isinstance(event, Finished):
-                reason, timing = event.reason, event.timing
+        while True:
+            enough = False
+            for event in generate(
+                self.model.decoder,
+                tokens + generated,
+                replace(params, max_tokens=params.max_tokens - len(generated)),
+                cache=prefix.caches,
+                stop_ids=self._stop_ids,
+                cancel=cancel,
+                pause_at=stable,
+            ):
+                if isinstance(event, Token):
+                    watch.token()
+                    generated.append(event.id)
+                    if event.id not in self._stop_ids:
+                        yield from writer.add(event.id)
+                    enough = budget is not None and writer.thinks and writer.reasoning_tokens >= budget
+                    if writer.stopped or (enough and event.id not in self._stop_ids):
+                        break
+                elif isinstance(event, PrefillProgress):
+                    if event.done == stable:
+                        prefix.take_checkpoint()
+                    if not generated:
+                        yield event
+                elif isinstance(event, Finished):
+                    reason = event.reason
+            closing = self.model.tokenizer.encode(_END_OF_THINKING) if enough else []
+            if not closing or writer.stopped or cancel.cancelled or reason == "stop":
+                break
+            if len(generated) + len(closing) >= params.max_tokens:
+                reason = "length"
+                break
+            for token in closing:  # it has thought enough: the answer is to come next
+                generated.append(token)
+                yield from writer.add(token)
+            budget = None
         yield from writer.finish()
         if writer.stopped:
             reason = "stop"
@@ -122,10 +155,10 @@ class ChatSession:
                 cached_tokens=cached,
                 completion_tokens=len(generated),
                 reasoning_tokens=writer.reasoning_tokens,
-                prefill_seconds=timing.prefill,
-                decode_seconds=timing.decode,
+                prefill_seconds=watch.prefill,
+                decode_seconds=watch.decode,
                 reasoning_seconds=writer.reasoning_seconds,
-                time_to_first_token=timing.first_token,
+                time_to_first_token=watch.first_token,
                 context=self.model.spec.max_positions,
                 peak_memory=mx.get_peak_memory(),
             ),
@@ -171,20 +204,60 @@ class ChatSession:
         return common_length(history, tokens)
 
 
-class _Writer:
-    """Token ids -> text events: whole characters, thinking apart from the answer, stop strings held back."""
+def _thinking_budget(job: Reply) -> int | None:
+    budget = job.sampling.thinking_budget
+    if budget is None:
+        return None
+    try:
+        return int(OPTION_RANGES["thinking_budget"].parse(budget))
+    except ValueError as error:
+        raise UsageError(f"the thinking budget cannot be {budget!r}", expected=str(error)) from None
 
-    def __init__(self, model: LoadedModel, prompt: str, stops: Sequence[str]) -> None:
+
+class _Watch:
+    """Seconds until the first token, and from there to the last one; also of a reply that is cut short."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.first_token = 0.0
+        self.decode = 0.0
+
+    def token(self) -> None:
+        passed = time.perf_counter() - self._started
+        if not self.first_token:
+            self.first_token = passed
+        self.decode = passed - self.first_token
+
+    @property
+    def prefill(self) -> float:
+        return self.first_token or time.perf_counter() - self._started
+
+
+class _Writer:
+    """Token ids -> text events: whole characters, thinking apart from the answer, stop strings held back.
+
+    `begun` is what there is of the answer already; no events are made of it.
+    """
+
+    def __init__(self, model: LoadedModel, prompt: str, stops: Sequence[str], begun: Message | None = None) -> None:
         self._detokenizer = model.tokenizer.detokenizer()
-        self._parser = ThinkingParser(opened=model.template.opens_thinking(prompt))
+        opened = model.template.opens_thinking(prompt)
+        if begun is not None and (begun.content or begun.reasoning):
+            opened = not begun.content
+        self._parser = ThinkingParser(opened, begun=opened and begun is not None and bool(begun.reasoning))
         self._stops = StopStrings(stops)
-        self.answer = ""
-        self.reasoning = ""
+        self.answer = begun.content if begun is not None else ""
+        self.reasoning = (begun.reasoning or "") if begun is not None else ""
         self.stopped = False
         self.reasoning_tokens = 0
         self.reasoning_seconds = 0.0
         self._started = time.perf_counter()
         self._was_reasoning = self._parser.in_reasoning
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the next token belongs to the thinking."""
+        return self._parser.in_reasoning
 
     def add(self, token: int) -> Iterator[Event]:
         if self._parser.in_reasoning:

@@ -36,6 +36,7 @@ _SAMPLING = (
     ("frequency-penalty", float, "X", "the same for each time they occur; 0 is off"),
     ("seed", int, "N", "the same seed and prompt give the same text"),
     ("max-tokens", int, "N", "longest reply, thinking included"),
+    ("thinking-budget", int, "N", "have it answer after N tokens of thinking"),
 )
 # How long a socket may stay silent before we believe that nothing will be piped through it.
 _SOCKET_PATIENCE = 1.0
@@ -107,13 +108,18 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     Raises:
         UsageError: a value outside its range.
     """
-    from qwen_mlx.generation.parameters import SamplingParams
+    from qwen_mlx.ranges import OPTION_RANGES
 
     given = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name, *_ in _SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
-    options = SamplingOptions(**given, stop=tuple(args.stop or ()))
-    SamplingParams(**given, stop=options.stop)
-    return options
+    for name, value in given.items():
+        try:
+            OPTION_RANGES[name].parse(value)
+        except ValueError as error:
+            raise UsageError(f"--{name.replace('_', '-')} cannot be {value}", expected=str(error)) from None
+    if "" in (args.stop or ()):
+        raise UsageError("--stop cannot be empty", expected="the text that ends the reply")
+    return SamplingOptions(**given, stop=tuple(args.stop or ()))
 
 
 def _answer(runtime: Runtime, args: argparse.Namespace, prompt: str, sampling: SamplingOptions) -> int:

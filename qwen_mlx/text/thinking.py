@@ -33,13 +33,14 @@ class ThinkingParser:
 
     Args:
         opened: the prompt ended with `<think>`: the reply begins inside the block, and only `</think>` will come.
+        begun: the prompt ended with some of the reasoning besides, so that blank lines are part of it.
     """
 
-    def __init__(self, opened: bool = False) -> None:
+    def __init__(self, opened: bool = False, begun: bool = False) -> None:
         self._opened = opened
         self._state: Literal["start", "reasoning", "closed", "answer"] = "start"
         self._held = ""  # text that may be part of a marker, or blank lines that may have to go
-        self._has_reasoning = False
+        self._has_reasoning = begun
 
     @property
     def in_reasoning(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen_mlx.chat import session as module
 from qwen_mlx.chat.session import ChatSession
 from qwen_mlx.errors import ContextFull, TemplateError, UsageError
 from qwen_mlx.events import (
@@ -20,6 +21,7 @@ from qwen_mlx.events import (
     ReplyFinished,
     SamplingOptions,
 )
+from qwen_mlx.generation.generate import Finished, Timing, Token
 from tests.chat.partner import make_session, script
 from tests.models import tiny
 
@@ -214,3 +216,106 @@ def test_progress_comes_first_and_numbers_add_up(session: ChatSession) -> None:
     assert stats.context == 2048
     assert stats.time_to_first_token > 0
     assert stats.peak_memory > 0
+
+
+def replies(monkeypatch: pytest.MonkeyPatch, session: ChatSession, *texts: str) -> list[dict[str, object]]:
+    """Each call of the generator says the next text; the last one ends its reply."""
+    calls: list[dict[str, object]] = []
+    encode = session.model.tokenizer.encode
+
+    def scripted(decoder, prompt, params, **options):  # type: ignore[no-untyped-def]
+        text = texts[len(calls)]
+        calls.append({"prompt": list(prompt), "params": params})
+        yield PrefillProgress(len(prompt), len(prompt), 0)
+        for i in encode(text + ("<|im_end|>" if len(calls) == len(texts) else ""))[: params.max_tokens]:
+            yield Token(i)
+        yield Finished("stop" if len(calls) == len(texts) else "length", Timing(0.5, 0.5, 1.0))
+
+    monkeypatch.setattr(module, "generate", scripted)
+    return calls
+
+
+def test_a_thinking_budget_makes_the_model_answer(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    thought = "<think>\nlet me see, and see, and see once more"
+    calls = replies(monkeypatch, session, thought, "42")
+    events = list(session.reply(ask("hi", sampling=SamplingOptions(thinking_budget=6, max_tokens=100))))
+    finished = last(events)
+    assert finished.message.content == "42" and finished.reason == "stop"
+    assert finished.message.reasoning and "let me see, and see".startswith(finished.message.reasoning[:8])
+    assert len(finished.message.reasoning) < len(thought) / 2
+    assert 6 <= finished.stats.reasoning_tokens <= 12
+    assert sum(isinstance(event, ReasoningEnd) for event in events) == 1
+    tokenizer = session.model.tokenizer
+    assert len(calls) == 2
+    said = tokenizer.decode(calls[1]["prompt"][len(calls[0]["prompt"]) :])  # type: ignore[arg-type, index]
+    assert said.startswith("<think>\nlet") and said.endswith("\n</think>\n\n")
+    used = len(calls[1]["prompt"]) - len(calls[0]["prompt"])  # type: ignore[arg-type]
+    assert calls[1]["params"].max_tokens == 100 - used  # type: ignore[attr-defined]
+    assert finished.stats.decode_seconds > 0 and finished.stats.prefill_seconds > 0
+
+
+def test_a_budget_that_is_not_used_up(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = replies(monkeypatch, session, "<think>\nshort\n</think>\n\n42 and a long answer that is no thinking at all")
+    finished = last(list(session.reply(ask("hi", sampling=SamplingOptions(thinking_budget=20, max_tokens=200)))))
+    assert len(calls) == 1 and finished.message.reasoning == "short"
+
+
+def test_no_budget_at_all_answers_at_once(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies(monkeypatch, session, "<think>\nlong thought", "42")
+    finished = last(list(session.reply(ask("hi", sampling=SamplingOptions(thinking_budget=0, max_tokens=100)))))
+    assert finished.message == Message("assistant", "42")
+
+
+def test_a_budget_larger_than_the_reply(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies(monkeypatch, session, "<think>\nlong thought, longer than that", "42")
+    finished = last(list(session.reply(ask("hi", sampling=SamplingOptions(thinking_budget=5, max_tokens=8)))))
+    assert finished.reason == "length" and finished.message.content == ""
+    assert finished.stats.completion_tokens <= 8
+
+
+def test_a_wrong_budget(session: ChatSession) -> None:
+    with pytest.raises(UsageError, match="thinking budget"):
+        list(session.reply(ask("hi", sampling=SamplingOptions(thinking_budget=-1))))
+
+
+@pytest.mark.parametrize(
+    ("begun", "said", "reasoning", "answer", "new"),
+    [
+        (Message("assistant", "The sky"), " is blue", None, "The sky is blue", " is blue"),
+        (Message("assistant", "It is", "let me see"), " 42", "let me see", "It is 42", " 42"),
+        (Message("assistant", "", "let me"), " see\n</think>\n\n42", "let me see", "42", "42"),
+        (Message("assistant", "I write <think>"), " now", None, "I write <think> now", " now"),
+        (Message("assistant", ""), "<think>\nhm\n</think>\n\n42", "hm", "42", "42"),
+    ],
+)
+def test_going_on_with_an_answer(
+    session: ChatSession,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: Message,
+    said: str,
+    reasoning: str | None,
+    answer: str,
+    new: str,
+) -> None:
+    calls = replies(monkeypatch, session, said)
+    job = Reply("a", (Message("user", "hi"), begun), continuing=True)
+    events = list(session.reply(job))
+    assert last(events).message == Message("assistant", answer, reasoning)
+    assert texts(events, AnswerDelta) == new
+    prompt = session.model.tokenizer.decode(calls[0]["prompt"], skip_special=False)  # type: ignore[arg-type]
+    assert prompt.endswith(begun.content or begun.reasoning or "assistant\n")
+    assert prompt.count("<|im_start|>assistant") == 1
+
+
+def test_the_cache_serves_an_answer_that_goes_on(session: ChatSession) -> None:
+    sampling = SamplingOptions(max_tokens=6)
+    first = last(list(session.reply(Reply("c", (Message("user", "hello"),), sampling))))
+    again = Reply("c", (Message("user", "hello"), first.message), sampling, continuing=True)
+    second = last(list(session.reply(again)))
+    assert second.message.content.startswith(first.message.content[:-1])
+    assert second.stats.cached_tokens >= first.stats.prompt_tokens
+
+
+def test_nothing_to_go_on_with(session: ChatSession) -> None:
+    with pytest.raises(UsageError, match="no answer to go on with"):
+        list(session.reply(Reply("a", (Message("user", "hi"),), continuing=True)))

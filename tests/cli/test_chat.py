@@ -97,8 +97,9 @@ def test_what_is_not_given_stays_with_the_model(monkeypatch):
     [
         (["--temperature", "-1"], "temperature"),
         (["--temperature", "nan"], "temperature"),
-        (["--top-p", "1.5"], "top_p"),
-        (["--max-tokens", "0"], "max_tokens"),
+        (["--top-p", "1.5"], "--top-p"),
+        (["--max-tokens", "0"], "--max-tokens"),
+        (["--thinking-budget", "-1"], "--thinking-budget"),
         (["--seed", "x"], "--seed"),
         (["--stop", ""], "stop"),
         (["--think", "--no-think"], "--no-think"),

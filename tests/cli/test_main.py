@@ -58,7 +58,6 @@ def test_version(capsys):
     [
         (["chta", "hi"], "Did you mean `qwen-mlx chat`?"),
         (["What is 1 + 1?"], 'qwen-mlx chat "your question"'),
-        (["pull", "Qwen/Qwen3-8B"], "not built yet. To get a model: `hf download"),
         (["train", "--help"], "`qwen-mlx train` is planned, but not built yet"),
         (["doctor", "--nix"], "unrecognized arguments: --nix. See `qwen-mlx doctor --help`"),
         (["doctor", "more"], "unrecognized arguments: more"),

@@ -49,7 +49,7 @@ def test_json():
 def test_a_model_that_is_not_there():
     result = qwen_mlx("chat", "-m", "Qwen/No-Such-Model", "hello")
     assert (result.returncode, result.stdout) == (3, "")
-    assert "hf download Qwen/No-Such-Model" in result.stderr
+    assert "qwen-mlx pull Qwen/No-Such-Model" in result.stderr
 
 
 def test_ctrl_c_ends_it_quietly():

@@ -1,5 +1,7 @@
 """One message: selecting it, editing, answering again, its versions, copying."""
 
+import dataclasses
+
 import pytest
 
 from qwen_mlx.events import Message
@@ -245,3 +247,38 @@ async def test_undo_opens_the_conversation_again(stage):
         await s.until(lambda: s.chat.conversation is None)
         await s.press("u")
         await s.until(lambda: "one" in s.frame() and s.chat.conversation is not None)
+
+
+async def test_going_on_with_a_stopped_answer(stage):
+    stopped = reply("one two three", "a thought", gate=Gate())
+    whole = reply("four five")
+    whole[-1] = dataclasses.replace(whole[-1], message=Message("assistant", "one two four five", "a thought"))
+    async with stage(stopped, whole) as s:
+        await s.send("count")
+        await s.until(lambda: s.answers and s.answers[0].content == "one two ")
+        await s.press("escape")
+        await s.idle()
+        assert "■ Stopped" in s.frame()
+        await s.press("ctrl+up", "g")
+        await s.until(lambda: len(s.runtime.asked) == 2)
+        await s.idle()
+        job = s.runtime.asked[1]
+        assert job.continuing and job.messages[-1] == Message("assistant", "one two ", "a thought")
+        assert s.stored() == [("user", "count", "done"), ("assistant", "one two four five", "done")]
+        assert s.answers[-1].content == "one two four five" and "■" not in s.frame()
+        assert len(s.answers) == 1
+        await s.press("ctrl+up", "g")
+        await s.until(lambda: any("complete" in text for text in s.toasts))
+
+
+async def test_going_on_and_stopping_again_keeps_both_parts(stage):
+    async with stage(reply("one two", gate=Gate()), reply("three four", gate=Gate())) as s:
+        await s.send("count")
+        await s.until(lambda: s.answers and s.answers[0].content == "one ")
+        await s.press("escape")
+        await s.idle()
+        await s.press("ctrl+up", "g")
+        await s.until(lambda: s.answers[-1].content == "one three ")
+        await s.press("ctrl+q")
+        await s.until(lambda: not s.app.is_running)
+        assert s.stored()[1] == ("assistant", "one three ", "stopped")

@@ -35,6 +35,8 @@ class MessageCommands:
             self.edit(message)
         elif wish == "again":
             await self.again(message_id)
+        elif wish == "go_on":
+            await self._go_on(message)
         elif wish == "copy":
             screen.app.copy_to_clipboard(self._text_of(message))
             screen.notify("The message is copied.")
@@ -111,6 +113,24 @@ class MessageCommands:
             await screen.log_widget.replace_after(begun.question.id, begun.answer, turn=begun.turn)
             screen.prompt.focus()
             await screen.began(begun)
+
+    async def _go_on(self, message: StoredMessage) -> None:
+        screen = self._screen
+        cut = message.status == "stopped" or message.stats.get("finish_reason") == "length"
+        if message.role != "assistant" or not cut:
+            screen.notify("This answer is complete; g goes on with one that was stopped.")
+            return
+        if screen.conductor.busy or screen.conversation is None:
+            screen.notify("One answer at a time.")
+            return
+        try:
+            begun = await screen.conductor.go_on(screen.conversation.id, message.id)
+        except QwenError as error:
+            complain(screen, error)
+            return
+        await screen.log_widget.replace_from(message.id, begun.answer, turn=begun.turn)
+        screen.prompt.focus()
+        await screen.began(begun)
 
     async def _show_version(self, message_id: int, step: int) -> None:
         screen, store, history = self._screen, self._screen.store, self._screen.history

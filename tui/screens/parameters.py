@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
-from qwen_mlx.ranges import RANGES
+from qwen_mlx.ranges import OPTION_RANGES
 from tui.conductor import Settings
 from tui.widgets.still import Still
 
@@ -26,6 +26,7 @@ FIELDS = (
     ("presence_penalty", "Presence penalty", "above 0 avoids words it has used"),
     ("frequency_penalty", "Frequency penalty", "above 0 avoids words it uses often"),
     ("max_tokens", "Longest answer", "in tokens, thinking included"),
+    ("thinking_budget", "Thinking budget", "in tokens; then it has to answer"),
     ("seed", "Seed", "the same seed and question, the same answer"),
 )
 
@@ -70,7 +71,7 @@ class ParametersScreen(ModalScreen[Settings | None]):
 
     @on(Input.Submitted)
     def action_keep(self) -> None:
-        params = {name: value for name, value in self._settings.params.items() if name not in RANGES}
+        params = {name: value for name, value in self._settings.params.items() if name not in OPTION_RANGES}
         for name, label, _ in FIELDS:
             text = self.query_one(f"#{name}", Input).value.strip()
             if not text:
@@ -95,7 +96,7 @@ class ParametersScreen(ModalScreen[Settings | None]):
 
 def parse(name: str, text: str) -> Any:
     """What was typed for a field of `SamplingOptions`. Raises `ValueError`, which says what would have been right."""
-    allowed = RANGES[name]
+    allowed = OPTION_RANGES[name]
     try:
         number = int(text) if allowed.whole else float(text.replace(",", "."))
     except ValueError:

@@ -150,7 +150,7 @@ def _waiting(turn: Turn) -> str:
 
 def _ending(status: str, reason: object) -> str:
     if status == "stopped":
-        return "■ Stopped"
+        return "■ Stopped · ctrl+↑ g goes on"
     if reason == "length":
-        return "■ Stopped at the token limit"
+        return "■ Stopped at the token limit · ctrl+↑ g goes on"
     return "○ Another window is writing this answer" if status == "streaming" else ""

@@ -13,7 +13,7 @@ from textual.message import Message
 from tui.bindings import bindings
 from tui.widgets.still import Still
 
-Wish = Literal["edit", "again", "copy", "code", "before", "after", "fold"]
+Wish = Literal["edit", "again", "go_on", "copy", "code", "before", "after", "fold"]
 
 
 class SelectableMessage(Vertical):
