@@ -27,6 +27,7 @@ from tui.bindings import KEYS, all_shown, bindings
 from tui.clock import Clock
 from tui.conductor import Conductor
 from tui.garbage import GarbagePolicy
+from tui.preferences import Preferences
 from tui.prompts import PromptFile
 from tui.screens.chat import ChatScreen
 from tui.screens.help import HelpScreen
@@ -47,6 +48,7 @@ class QwenApp(App[None], inherit_bindings=False):
         rope_scaling: as in `LoadModel`.
         theme: name of a theme, ours or Textual's; None for `qwen-dark`.
         prompts: the file behind the up key; None for the one in the data folder.
+        preferences: the file of what was chosen before; None for the one in the data folder.
         clock: what time it is.
     """
 
@@ -65,12 +67,15 @@ class QwenApp(App[None], inherit_bindings=False):
         rope_scaling: str | None = None,
         theme: str | None = None,
         prompts: Path | None = None,
+        preferences: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
         for ours in THEMES:
             self.register_theme(ours)
-        self.theme = theme if theme in self.available_themes else DARK.name
+        self.preferences = Preferences(preferences or paths.data_home() / "preferences.json")
+        wanted = [name for name in (theme, self.preferences.theme) if name in self.available_themes]
+        self.theme = wanted[0] if wanted else DARK.name
         self.runtime = runtime
         self.clock = clock or Clock()
         self.store = Store(history, self._store_failed)
@@ -84,7 +89,7 @@ class QwenApp(App[None], inherit_bindings=False):
         self.add_mode(self.DEFAULT_MODE, self._chat_screen)
 
     def _chat_screen(self) -> ChatScreen:
-        return ChatScreen(self.conductor, self._prompts, self.clock, self._garbage, self._model)
+        return ChatScreen(self.conductor, self._prompts, self.preferences, self.clock, self._garbage, self._model)
 
     @property
     def chat(self) -> ChatScreen:
@@ -119,6 +124,10 @@ class QwenApp(App[None], inherit_bindings=False):
 
     def _on_chat(self, action: str) -> Callable[[], Awaitable[bool]]:
         return partial(self.run_action, f"screen.{action}")
+
+    def watch_theme(self, theme: str) -> None:
+        if self.is_running:  # chosen by the person, not by the start
+            self.run_worker(asyncio.to_thread(self.preferences.keep, theme=theme), group="preferences")
 
     def action_other_theme(self) -> None:
         self.theme = other(self.theme)

@@ -102,6 +102,10 @@ class Conductor:
 
     def cycle_thinking(self) -> str | None:
         """Auto -> on -> off -> auto, for the next turns; the reason in words when there is no choice."""
+        return self.set_thinking({None: "on", True: "off", False: "auto"}[self.thinking])
+
+    def set_thinking(self, choice: str) -> str | None:
+        """ "on", "off" or "auto", for the next turns; the reason in words when there is no choice."""
         model = self.model
         if model is None:
             return "No model is loaded yet."
@@ -109,7 +113,7 @@ class Conductor:
             return f"{model.name} always thinks."
         if model.thinking == "never":
             return f"{model.name} does not think."
-        self.thinking = {None: True, True: False, False: None}[self.thinking]
+        self.thinking = {"auto": None, "on": True, "off": False}[choice]
         return None
 
     # --------------------------------------------------------------------------------------------------- replies

@@ -62,7 +62,12 @@ class Stage:
         self.time = time_piece or StageClock()
         self.history = History(folder / "history.db")
         self.app = QwenApp(
-            self.runtime, self.history, prompts=folder / "prompts.jsonl", clock=self.time.clock(), **options
+            self.runtime,
+            self.history,
+            prompts=folder / "prompts.jsonl",
+            preferences=folder / "preferences.json",
+            clock=self.time.clock(),
+            **options,
         )
         self._stack = contextlib.AsyncExitStack()
 

@@ -93,7 +93,7 @@ async def test_a_command_of_the_palette_runs(stage):
         await command.callback()
         await s.until(lambda: len(s.runtime.asked) == 2)
         await s.idle()
-        assert "again" in s.frame()
+        await s.until(lambda: "again" in s.frame())
 
 
 async def test_a_key_can_be_changed(stage):
@@ -114,7 +114,21 @@ async def test_themes(stage):
     async with stage(theme="qwen-light") as s:
         assert s.app.theme == LIGHT.name
     async with stage(theme="nonsense") as s:
-        assert s.app.theme == DARK.name
+        assert s.app.theme == LIGHT.name, "the one that was chosen before"
+
+
+async def test_what_was_chosen_is_there_again(stage, tmp_path):
+    async with stage() as s:
+        await s.press("ctrl+b")
+        s.app.theme = "nord"
+        await s.until(lambda: s.app.preferences.theme == "nord" and s.app.preferences.list_shown is False)
+    async with stage() as s:
+        assert s.app.theme == "nord" and not s.chat.sidebar.display
+        await s.press("ctrl+b")
+        await s.until(lambda: s.app.preferences.list_shown)
+    (tmp_path / "preferences.json").write_text("[not a preference")
+    async with stage() as s:
+        assert s.app.theme == DARK.name and s.chat.sidebar.display
 
 
 async def test_a_theme_reaches_the_messages(stage):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
+from functools import partial
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -19,6 +21,7 @@ from tui.clock import Clock
 from tui.conductor import Begun, Conductor, Queued
 from tui.garbage import GarbagePolicy
 from tui.notices import complain
+from tui.preferences import Preferences
 from tui.prompts import PromptFile
 from tui.pump import Pump
 from tui.sanitize import sanitize
@@ -28,6 +31,7 @@ from tui.screens.parameters import ParametersScreen, Settings
 from tui.screens.rename import RenameScreen
 from tui.screens.search import SearchScreen
 from tui.screens.state import describe, facts, hints
+from tui.slash import NotACommand, Slash, parse
 from tui.turn import Turn
 from tui.widgets.chat_log import ChatLog
 from tui.widgets.composer import BelowRow, Composer, NoticeRow, QueuedRow
@@ -52,9 +56,16 @@ class ChatScreen(CalmScreen):
     AUTO_FOCUS = "#prompt"
 
     def __init__(
-        self, conductor: Conductor, prompts: PromptFile, clock: Clock, garbage: GarbagePolicy, model: str | None
+        self,
+        conductor: Conductor,
+        prompts: PromptFile,
+        preferences: Preferences,
+        clock: Clock,
+        garbage: GarbagePolicy,
+        model: str | None,
     ) -> None:
         super().__init__()
+        self._preferences = preferences
         self.conductor = conductor
         self.store = conductor.store
         self.history = conductor.store.history
@@ -84,6 +95,8 @@ class ChatScreen(CalmScreen):
 
     def on_mount(self) -> None:
         self.log_widget.display = False
+        if self._preferences.list_shown is False:
+            self._show_sidebar(False)
         self._paint_lines()
         self.call_after_refresh(self._after_first_paint)
 
@@ -185,8 +198,27 @@ class ChatScreen(CalmScreen):
     @on(Prompt.Submitted)
     async def submitted(self, event: Prompt.Submitted) -> None:
         event.stop()
+        try:
+            command = parse(event.text)
+        except NotACommand as problem:
+            self.prompt.give_back(event.text)
+            self.notify(str(problem), severity="warning", markup=False)
+            return
+        if command is not None:
+            await self._command(*command)
+            return
         self.store.post(self._prompts.add, event.text)
         await self.ask(event.text)
+
+    async def _command(self, command: Slash, argument: str) -> None:
+        name, takes = command.action, bool(command.argument)
+        if name.startswith("app."):
+            await self.run_action(name)
+            return
+        result = getattr(self, f"action_{name}")(*([argument] if takes else []))
+        if inspect.isawaitable(result):
+            await result
+        self._paint_lines()
 
     @on(Welcome.Picked)
     async def picked(self, event: Welcome.Picked) -> None:
@@ -352,7 +384,7 @@ class ChatScreen(CalmScreen):
         if (subject := self.sidebar.subject()) is not None:
             await self.sidebar.pin(subject)
 
-    def action_search(self) -> None:
+    def action_search(self, words: str = "") -> None:
         """Look for words in everything that was said."""
 
         async def go(found: tuple[int, int | None] | None) -> None:
@@ -369,7 +401,7 @@ class ChatScreen(CalmScreen):
             if message_id is not None:
                 await self.log_widget.select(message_id)
 
-        self.app.push_screen(SearchScreen(self.store, self.clock), go)
+        self.app.push_screen(SearchScreen(self.store, self.clock, words), go)
 
     def action_parameters(self) -> None:
         """The system prompt and the numbers of this conversation, or of the next one."""
@@ -377,24 +409,50 @@ class ChatScreen(CalmScreen):
         now = self.settings if conversation is None else Settings(conversation.system, dict(conversation.params))
 
         async def keep(settings: Settings | None) -> None:
-            if settings is None:
-                return
-            if conversation is None:
-                self.settings = settings
-                return
-            try:
-                await self.store.call(
-                    self.history.configure, conversation.id, system=settings.system, params=settings.params
-                )
-                if self.conversation_id == conversation.id:
-                    self.conversation = await self.store.call(self.history.conversation, conversation.id)
-            except QwenError as error:
-                complain(self, error)
+            if settings is not None:
+                await self._configure(conversation, settings)
 
         self.app.push_screen(ParametersScreen(now, conversation.title if conversation else None), keep)
 
+    async def _configure(self, conversation: Conversation | None, settings: Settings) -> None:
+        if conversation is None:
+            self.settings = settings
+            return
+        try:
+            arguments = {"system": settings.system, "params": settings.params}
+            await self.store.call(self.history.configure, conversation.id, **arguments)
+            if self.conversation_id == conversation.id:
+                self.conversation = await self.store.call(self.history.conversation, conversation.id)
+        except QwenError as error:
+            complain(self, error)
+
+    async def action_set_system(self, text: str) -> None:
+        """Set the system prompt of this conversation, or of the next one; "" takes it away."""
+        now, conversation = self.settings, self.conversation
+        params = now.params if conversation is None else dict(conversation.params)
+        await self._configure(conversation, Settings(text or None, params))
+        self.notify("The system prompt is set." if text else "There is no system prompt now.")
+
+    async def action_set_title(self, title: str) -> None:
+        if self.conversation is None or not title:
+            self.action_rename()
+            return
+        await self.sidebar.rename(self.conversation, title)
+        self.conversation = self.sidebar.known(self.conversation.id) or self.conversation
+
+    def action_set_thinking(self, choice: str) -> None:
+        """ "on", "off" or "auto"; "" is the next of them."""
+        reason = self.conductor.set_thinking(choice) if choice else self.conductor.cycle_thinking()
+        if reason is not None:
+            self.notify(reason, markup=False)
+
+    def action_edit_last(self) -> None:
+        if not self.commands.edit_last():
+            self.notify("There is no message of yours to edit yet.")
+
     async def action_export(self, kind: str) -> None:
-        """Write the conversation to a file in the current folder: "md" or "json"."""
+        """Write the conversation to a file in the current folder: "md" (also "") or "json"."""
+        kind = kind or "md"
         if self.conversation is None:
             self.notify("There is no conversation to export yet.")
             return
@@ -426,6 +484,9 @@ class ChatScreen(CalmScreen):
         """Show and enter the list, or hide it."""
         visible = self.sidebar.display
         self._show_sidebar(not visible)
+        if self.has_class("-wide"):
+            keep = partial(self._preferences.keep, list_shown=not visible)
+            self.run_worker(asyncio.to_thread(keep), group="preferences")
         (self.prompt if visible else self.sidebar.listing).focus()
 
     def _show_sidebar(self, visible: bool) -> None:

@@ -43,8 +43,9 @@ class SearchScreen(ModalScreen[Found | None]):
         Binding("pageup", "mark(-8)", "Previous page", show=False, id="search.page_up", priority=True),
     ]
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, words: str = "") -> None:
         super().__init__()
+        self._words = words
         self._store = store
         self._clock = clock
         self._soon: Timer | None = None
@@ -53,13 +54,15 @@ class SearchScreen(ModalScreen[Found | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog", classes="search"):
             yield Still("Search all conversations", classes="heading")
-            yield Input(id="query", placeholder="Words, in any order", compact=True)
+            yield Input(self._words, id="query", placeholder="Words, in any order", compact=True)
             yield OptionList(id="hits", markup=False)
             yield Still("", classes="note")
             yield Still("↑↓ choose · enter open · esc leave", classes="hint")
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         self._say("")
+        if self._words:
+            await self._look()
 
     @on(Input.Changed)
     def changed(self) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.widgets import TextArea
 
+from tui.slash import Slash, suggestions
 from tui.widgets.chat_log import COLUMN
 from tui.widgets.prompt import Prompt
 from tui.widgets.still import Still
 from tui.wording import shorten
 
+_SUGGESTED = 8  # commands shown at once
 _FRAME = 4  # cells of border and padding around the prompt
 
 
@@ -41,6 +44,24 @@ class EditingRow(Still):
             ),
             id="editing",
         )
+
+
+class SlashRows(Still):
+    """The commands that what is being written may become."""
+
+    def show(self, found: list[Slash]) -> None:
+        rows = [
+            Content.assemble(
+                (f"/{command.name}", "bold $primary"),
+                (f" {command.argument}".ljust(16 - len(command.name)), "$secondary"),
+                command.title,
+            )
+            for command in found[:_SUGGESTED]
+        ]
+        if len(found) > _SUGGESTED:
+            rows.append(Content.styled(f"… {len(found) - _SUGGESTED} more", "$secondary"))
+        self.update(Content("\n").join(rows))
+        self.display = bool(rows)
 
 
 class BelowRow(Still):
@@ -72,13 +93,18 @@ class Composer(Vertical):
         yield NoticeRow(id="notice")
         yield QueuedRow(id="queued")
         yield EditingRow()
+        yield SlashRows(id="slash")
         with Horizontal(id="frame"):
             yield Still("❯", id="mark")
-            yield Prompt(id="prompt", placeholder="Ask anything")
+            yield Prompt(id="prompt", placeholder="Ask anything, or / for commands")
 
     def on_mount(self) -> None:
-        for row in (BelowRow, NoticeRow, QueuedRow, EditingRow):
+        for row in (BelowRow, NoticeRow, QueuedRow, EditingRow, SlashRows):
             self.query_one(row).display = False
+
+    @on(TextArea.Changed)
+    def suggest(self, event: TextArea.Changed) -> None:
+        self.query_one(SlashRows).show(suggestions(event.text_area.text))
 
     def on_resize(self, event: events.Resize) -> None:
         side = max(0, (event.size.width - COLUMN - _FRAME) // 2)

@@ -12,6 +12,7 @@ from textual.widgets import TextArea
 from tui.bindings import bindings
 from tui.prompts import PromptHistory
 from tui.sanitize import sanitize
+from tui.slash import suggestions
 
 _NEWLINE_KEYS = ("shift+enter", "ctrl+j", "shift+\r")
 
@@ -114,6 +115,8 @@ class Prompt(TextArea):
             self.action_send()
         elif event.key in _NEWLINE_KEYS:
             self.action_newline()
+        elif event.key == "tab" and (found := suggestions(self.text)):
+            self.fill(f"/{found[0].name}{' ' if found[0].argument else ''}")
         elif event.character == "?" and not self.text:
             self.post_message(self.HelpAsked())
         else:
