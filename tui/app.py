@@ -21,7 +21,7 @@ from textual.widgets import Input, TextArea
 from qwen_mlx import paths
 from qwen_mlx.chat.history import History
 from qwen_mlx.errors import QwenError, UsageError
-from qwen_mlx.events import Runtime
+from qwen_mlx.events import KVBits, Runtime
 from tui import clipboard
 from tui.bindings import KEYS, all_shown, bindings
 from tui.clock import Clock
@@ -45,7 +45,7 @@ class QwenApp(App[None], inherit_bindings=False):
         runtime: owner of the model; closed when the app ends.
         history: the conversations; stays open when the app ends.
         model: what to load after the first paint; None when the runtime has a model already.
-        rope_scaling: as in `LoadModel`.
+        rope_scaling, kv_bits: as in `LoadModel`.
         theme: name of a theme, ours or Textual's; None for `qwen-dark`.
         prompts: the file behind the up key; None for the one in the data folder.
         preferences: the file of what was chosen before; None for the one in the data folder.
@@ -65,6 +65,7 @@ class QwenApp(App[None], inherit_bindings=False):
         *,
         model: str | None = None,
         rope_scaling: str | None = None,
+        kv_bits: KVBits | None = None,
         theme: str | None = None,
         prompts: Path | None = None,
         preferences: Path | None = None,
@@ -79,7 +80,7 @@ class QwenApp(App[None], inherit_bindings=False):
         self.runtime = runtime
         self.clock = clock or Clock()
         self.store = Store(history, self._store_failed)
-        self.conductor = Conductor(runtime, self.store, self.clock, rope_scaling)
+        self.conductor = Conductor(runtime, self.store, self.clock, rope_scaling, kv_bits)
         self.closing: threading.Thread | None = None
         self._garbage = GarbagePolicy()
         self._prompts = PromptFile(prompts or paths.data_home() / "prompts.jsonl")
@@ -205,6 +206,7 @@ def run(
     *,
     model: str | None = None,
     rope_scaling: str | None = None,
+    kv_bits: KVBits | None = None,
     theme: str | None = None,
     mouse: bool = True,
 ) -> int:
@@ -214,7 +216,7 @@ def run(
         runtime: owner of the model; it is closed at the end.
         history: the conversations; None opens the ones of this person, and closes them at the end.
         model: what to load, after the first paint.
-        rope_scaling: as in `LoadModel`.
+        rope_scaling, kv_bits: as in `LoadModel`.
         theme: name of a theme.
         mouse: False leaves the mouse to the terminal.
 
@@ -228,7 +230,7 @@ def run(
         if history is None:
             history = stack.enter_context(History(paths.history_file()))
         theme = theme or os.environ.get("QWEN_MLX_THEME")
-        app = QwenApp(runtime, history, model=model, rope_scaling=rope_scaling, theme=theme)
+        app = QwenApp(runtime, history, model=model, rope_scaling=rope_scaling, kv_bits=kv_bits, theme=theme)
         app.run(mouse=mouse)
         if app.closing is not None:
             app.closing.join(CLOSE_SECONDS)

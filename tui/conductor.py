@@ -17,6 +17,7 @@ from qwen_mlx.events import (
     JobCancelled,
     JobFailed,
     JobHandle,
+    KVBits,
     LoadModel,
     Message,
     ModelInfo,
@@ -70,13 +71,24 @@ class Loading:
 
 
 class Conductor:
-    """One model, at most one running reply, at most one queued message. `rope_scaling` is as in `LoadModel`."""
+    """One model, at most one running reply, at most one queued message.
 
-    def __init__(self, runtime: Runtime, store: Store, clock: Clock, rope_scaling: str | None = None) -> None:
+    `rope_scaling` and `kv_bits` are as in `LoadModel`.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        clock: Clock,
+        rope_scaling: str | None = None,
+        kv_bits: KVBits | None = None,
+    ) -> None:
         self.runtime = runtime
         self.store = store
         self.clock = clock
         self.rope_scaling = rope_scaling
+        self.kv_bits: KVBits | None = kv_bits
         self.loading: Loading | None = None
         self.load_error: str | None = None
         self.turn: Turn | None = None
@@ -98,7 +110,8 @@ class Conductor:
     def load(self, name: str) -> None:
         """Start to load a model; `poll` tells how far it is."""
         self.load_error = None
-        self.loading = Loading(name, self.runtime.submit(LoadModel(name, rope_scaling=self.rope_scaling)))
+        job = LoadModel(name, rope_scaling=self.rope_scaling, kv_bits=self.kv_bits)
+        self.loading = Loading(name, self.runtime.submit(job))
 
     def cycle_thinking(self) -> str | None:
         """Auto -> on -> off -> auto, for the next turns; the reason in words when there is no choice."""
