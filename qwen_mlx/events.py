@@ -16,6 +16,7 @@ from qwen_mlx.errors import Cancelled
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled"]
+KVBits = Literal["8", "4", "8/4"]
 
 
 class CancelToken:
@@ -434,10 +435,11 @@ class ExportPlanned:
 
 @dataclass(frozen=True)
 class Exported:
-    """The last event of `ExportModel`; a dry run writes nothing."""
+    """The last event of `ExportModel`; a dry run writes nothing, so `written` is False."""
 
     plan: ExportPlanned
     seconds: float
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -529,11 +531,21 @@ class LoadModel:
         weights: "auto" measures which is faster, "quantized" keeps them packed, "expanded" unpacks them.
         rope_scaling: how to read texts longer than the model was trained on, such as "yarn:4" or "none"; None leaves
             it to the model.
+        kv_bits: bits of keys and values in the KV cache, "8", "4", or "8/4" for keys of 8 and values of 4; None keeps
+            them as they are computed.
     """
 
     model: str
     weights: Literal["auto", "quantized", "expanded"] = "auto"
     rope_scaling: str | None = None
+    kv_bits: KVBits | None = None
+
+
+@dataclass(frozen=True)
+class PullModel:
+    """Download a model; `model` is any name that `hub.references` takes for a repository."""
+
+    model: str
 
 
 @dataclass(frozen=True)
@@ -619,6 +631,7 @@ class ImportModel:
         target: the new folder.
         dtype: "bfloat16", "float16" or "float32" of floats, scales and biases; None is the source's own.
         requantize: a preset of `QuantizeModel`, or `bits[:group]`, in place of the source's formats.
+        dequantize: unpack everything, into floats.
         tokenizer: a model folder to take the tokenizer from.
         force: replace a model that is at `target`.
         dry_run: only say what would be written.
@@ -628,6 +641,7 @@ class ImportModel:
     target: str
     dtype: str | None = None
     requantize: str | None = None
+    dequantize: bool = False
     tokenizer: str | None = None
     force: bool = False
     dry_run: bool = False
@@ -672,7 +686,7 @@ class EvaluateModel:
     weights: Literal["auto", "quantized", "expanded"] = "auto"
 
 
-Job = Union[LoadModel, Reply]
+Job = Union[LoadModel, PullModel, Reply, ConvertModel, QuantizeModel, EvaluateModel]
 
 
 class JobHandle(Protocol):
@@ -703,3 +717,42 @@ class Runtime(Protocol):
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel everything and let the thread end; returns after `timeout` seconds at the latest."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model on this machine, as an interface lists it.
+
+    Attributes:
+        name: what `LoadModel` takes.
+        size: bytes on the disk.
+        parameters: number of weights; None where they could not be read, as everything below.
+        format: how the weights are stored, in words; `bits` per weight.
+        fits: "fits", "tight" or "too big" for this machine's memory.
+        problem: why it cannot be used, in a word or two; None when it can.
+        used: when it was last used, seconds since 1970.
+        removable: whether it can be deleted here.
+    """
+
+    name: str
+    size: int
+    parameters: int | None = None
+    format: str | None = None
+    bits: float | None = None
+    fits: str | None = None
+    problem: str | None = None
+    used: float = 0.0
+    removable: bool = True
+
+
+class Shelf(Protocol):
+    """The models of this machine. Every call may take a while; none needs the thread that owns MLX."""
+
+    def models(self) -> list[ModelEntry]:
+        """What is here, by name; a model that cannot be used is an entry that says so."""
+
+    def pull(self, name: str) -> JobHandle:
+        """Download a model, in a thread of its own; the last event is `PullFinished`, `JobFailed` or `JobCancelled`."""
+
+    def delete(self, name: str) -> int:
+        """Delete a model; returns the bytes that are free now. Raises `QwenError`."""

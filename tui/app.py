@@ -21,11 +21,12 @@ from textual.widgets import Input, TextArea
 from qwen_mlx import paths
 from qwen_mlx.chat.history import History
 from qwen_mlx.errors import QwenError, UsageError
-from qwen_mlx.events import KVBits, Runtime
+from qwen_mlx.events import KVBits, Runtime, Shelf
 from tui import clipboard
 from tui.bindings import KEYS, all_shown, bindings
 from tui.clock import Clock
 from tui.conductor import Conductor
+from tui.downloads import Downloads
 from tui.garbage import GarbagePolicy
 from tui.preferences import Preferences
 from tui.prompts import PromptFile
@@ -50,6 +51,7 @@ class QwenApp(App[None], inherit_bindings=False):
         prompts: the file behind the up key; None for the one in the data folder.
         preferences: the file of what was chosen before; None for the one in the data folder.
         clock: what time it is.
+        shelf: the models of this machine; None leaves their screen out.
     """
 
     TITLE = "qwen-mlx"
@@ -70,6 +72,7 @@ class QwenApp(App[None], inherit_bindings=False):
         prompts: Path | None = None,
         preferences: Path | None = None,
         clock: Clock | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         super().__init__()
         for ours in THEMES:
@@ -79,6 +82,7 @@ class QwenApp(App[None], inherit_bindings=False):
         self.theme = wanted[0] if wanted else DARK.name
         self.runtime = runtime
         self.clock = clock or Clock()
+        self._downloads = Downloads(shelf) if shelf is not None else None
         self.store = Store(history, self._store_failed)
         self.conductor = Conductor(runtime, self.store, self.clock, rope_scaling, kv_bits)
         self.closing: threading.Thread | None = None
@@ -90,7 +94,10 @@ class QwenApp(App[None], inherit_bindings=False):
         self.add_mode(self.DEFAULT_MODE, self._chat_screen)
 
     def _chat_screen(self) -> ChatScreen:
-        return ChatScreen(self.conductor, self._prompts, self.preferences, self.clock, self._garbage, self._model)
+        return ChatScreen(
+            *(self.conductor, self._prompts, self.preferences, self.clock, self._garbage, self._model),
+            self._downloads,
+        )
 
     @property
     def chat(self) -> ChatScreen:
@@ -193,6 +200,8 @@ class QwenApp(App[None], inherit_bindings=False):
     async def _leave(self) -> None:
         if not self._left:
             self._left = True
+            if self._downloads is not None:
+                self._downloads.stop()
             with contextlib.suppress(QwenError):
                 await self.conductor.leave()
             # A model in the middle of a long step answers late; nobody should look at a dead screen meanwhile.
@@ -204,6 +213,7 @@ def run(
     runtime: Runtime,
     history: History | None = None,
     *,
+    shelf: Shelf | None = None,
     model: str | None = None,
     rope_scaling: str | None = None,
     kv_bits: KVBits | None = None,
@@ -215,7 +225,8 @@ def run(
     Args:
         runtime: owner of the model; it is closed at the end.
         history: the conversations; None opens the ones of this person, and closes them at the end.
-        model: what to load, after the first paint.
+        shelf: the models of this machine.
+        model: what to load, after the first paint; None loads the one that was used last, or else the demo.
         rope_scaling, kv_bits: as in `LoadModel`.
         theme: name of a theme.
         mouse: False leaves the mouse to the terminal.
@@ -230,7 +241,11 @@ def run(
         if history is None:
             history = stack.enter_context(History(paths.history_file()))
         theme = theme or os.environ.get("QWEN_MLX_THEME")
-        app = QwenApp(runtime, history, model=model, rope_scaling=rope_scaling, kv_bits=kv_bits, theme=theme)
+        if model is None:
+            model = Preferences(paths.data_home() / "preferences.json").model or "demo"
+        app = QwenApp(
+            runtime, history, model=model, rope_scaling=rope_scaling, kv_bits=kv_bits, theme=theme, shelf=shelf
+        )
         app.run(mouse=mouse)
         if app.closing is not None:
             app.closing.join(CLOSE_SECONDS)

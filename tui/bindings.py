@@ -93,6 +93,11 @@ KEYS: tuple[Key, ...] = (
         hint="System prompt, temperature, length of an answer ...",
         palette=True,
     ),
+    Key(
+        *("chat.models", "ctrl+l", "models", "Models: use, download, delete", "Look around"),
+        hint="The conversation goes on with the one you choose",
+        palette=True,
+    ),
     Key("list.open", "enter", "select", "Open the marked conversation", "Conversations"),
     Key("list.rename", "r", "screen.rename", "Rename the marked conversation", "Conversations"),
     Key("list.pin", "p", "screen.pin", "Pin it to the top, or not", "Conversations"),

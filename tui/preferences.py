@@ -23,6 +23,12 @@ class Preferences:
         return value if isinstance(value, str) else None
 
     @property
+    def model(self) -> str | None:
+        """The name of the model that was used last."""
+        value = self._values.get("model")
+        return value if isinstance(value, str) and value else None
+
+    @property
     def list_shown(self) -> bool | None:
         """Whether the conversations are shown; None leaves it to the width of the terminal."""
         value = self._values.get("list_shown")

@@ -30,6 +30,7 @@ COMMANDS: tuple[Slash, ...] = (
     Slash("search", "WORDS", "Search all conversations", "search"),
     Slash("system", "TEXT", "Set the system prompt; without a text: take it away", "set_system"),
     Slash("parameters", "", "Temperature and the like", "parameters"),
+    Slash("models", "", "Use, download or delete a model", "models"),
     Slash("think", "on|off|auto", "Whether the model thinks first", "set_thinking", ("on", "off", "auto")),
     Slash("again", "", "Answer again, as a new version", "regenerate"),
     Slash("edit", "", "Edit your last message", "edit_last"),

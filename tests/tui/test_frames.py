@@ -13,7 +13,9 @@ from textual.widgets import Input
 
 from tests.tui.fake_runtime import failure, reply
 from tests.tui.stage import START
+from tests.tui.test_models import FakeShelf
 from tui.screens.help import HelpScreen
+from tui.screens.models import ModelsScreen
 from tui.screens.parameters import ParametersScreen
 from tui.screens.search import SearchScreen
 
@@ -93,7 +95,9 @@ async def test_the_screens_look_as_they_did(stage, size):
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 async def test_the_screens_of_messages_look_as_they_did(stage, size):
     where = f"{size[0]}x{size[1]}"
-    s = stage(reply(ANSWER, THOUGHT, prompt_tokens=612), reply("It is `doctor`."), size=size)
+    s = stage(
+        reply(ANSWER, THOUGHT, prompt_tokens=612), reply("It is `doctor`."), size=size, shelf=FakeShelf(), model="demo"
+    )
     for title, ago in EARLIER:
         conversation = s.history.new_conversation(title, now=START - ago)
         s.history.add_message(conversation.id, "user", title, now=START - ago)
@@ -118,3 +122,6 @@ async def test_the_screens_of_messages_look_as_they_did(stage, size):
         await s.until(lambda: isinstance(s.app.screen, ParametersScreen) and "Temperature" in s.frame())
         await s.pilot.pause()
         await compare(s, f"parameters-{where}")
+        await s.press("escape", "ctrl+l")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen) and "○ too big" in s.frame())
+        await compare(s, f"models-{where}")

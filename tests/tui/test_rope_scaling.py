@@ -1,4 +1,4 @@
-"""How the model is asked to read long texts reaches the runtime."""
+"""How the model is asked to read long texts, and to remember them, reaches the runtime."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ async def test_a_scaling_goes_with_the_model(scaling, stage):
     async with stage(runtime=runtime, model="org/one", rope_scaling=scaling) as s:
         await s.until(lambda: runtime.jobs)
     assert runtime.jobs[0] == LoadModel("org/one", rope_scaling=scaling)
+
+
+@pytest.mark.parametrize("bits", [None, "8/4"])
+async def test_the_bits_of_the_cache_go_with_the_model(bits, stage):
+    runtime = FakeRuntime(model=None)
+    async with stage(runtime=runtime, model="org/one", kv_bits=bits) as s:
+        await s.until(lambda: runtime.jobs)
+    assert runtime.jobs[0] == LoadModel("org/one", kv_bits=bits)

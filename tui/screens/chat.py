@@ -19,6 +19,7 @@ from qwen_mlx.errors import QwenError
 from tui.bindings import bindings
 from tui.clock import Clock
 from tui.conductor import Begun, Conductor, Queued
+from tui.downloads import Downloads
 from tui.garbage import GarbagePolicy
 from tui.notices import complain
 from tui.preferences import Preferences
@@ -27,6 +28,7 @@ from tui.pump import Pump
 from tui.sanitize import sanitize
 from tui.screens.calm import CalmScreen
 from tui.screens.message_commands import MessageCommands
+from tui.screens.models import ModelsScreen, message_of
 from tui.screens.parameters import ParametersScreen, Settings
 from tui.screens.rename import RenameScreen
 from tui.screens.search import SearchScreen
@@ -44,6 +46,7 @@ from tui.widgets.welcome import Welcome
 from tui.wording import sentence
 
 SETTLE_SECONDS = 1.0
+DOWNLOAD_SECONDS = 1.0  # between two looks at a download in the background
 TWICE_SECONDS = 1.0  # within which the second escape edits the last message
 
 
@@ -63,8 +66,10 @@ class ChatScreen(CalmScreen):
         clock: Clock,
         garbage: GarbagePolicy,
         model: str | None,
+        downloads: Downloads | None = None,
     ) -> None:
         super().__init__()
+        self.downloads = downloads
         self._preferences = preferences
         self.conductor = conductor
         self.store = conductor.store
@@ -98,6 +103,7 @@ class ChatScreen(CalmScreen):
         if self._preferences.list_shown is False:
             self._show_sidebar(False)
         self._paint_lines()
+        self.set_interval(DOWNLOAD_SECONDS, self._follow_download)
         self.call_after_refresh(self._after_first_paint)
 
     async def _after_first_paint(self) -> None:
@@ -402,6 +408,31 @@ class ChatScreen(CalmScreen):
                 await self.log_widget.select(message_id)
 
         self.app.push_screen(SearchScreen(self.store, self.clock, words), go)
+
+    def action_models(self) -> None:
+        """Choose the model that goes on with the conversations."""
+        if self.downloads is None:
+            self.notify("This app cannot look at the models of this machine.")
+            return
+
+        def use(name: str | None) -> None:
+            if name is None or name == self._model:
+                return
+            if self.conductor.busy:
+                self.notify("Another model can be used when this answer has ended.")
+                return
+            self._model = name
+            self.load(name)
+            self.run_worker(asyncio.to_thread(partial(self._preferences.keep, model=name)), group="preferences")
+
+        self.app.push_screen(ModelsScreen(self.downloads, self.clock, self._model), use)
+
+    def _follow_download(self) -> None:
+        """Say how a download ended while nobody was looking."""
+        if self.downloads is None or isinstance(self.app.screen, ModelsScreen):
+            return
+        if (ended := self.downloads.poll()) is not None:
+            self.notify(message_of(ended), severity="error" if ended.error else "information", markup=False)
 
     def action_parameters(self) -> None:
         """The system prompt and the numbers of this conversation, or of the next one."""
