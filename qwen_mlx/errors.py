@@ -56,6 +56,18 @@ class NotFound(QwenError):
     exit_code = 3
 
 
+class NoSpace(QwenError):
+    """A disk that is too full for what was asked."""
+
+    exit_code = 4
+
+
+class NetworkError(QwenError):
+    """A hub that cannot be reached, does not answer as one, or does not let us in."""
+
+    exit_code = 5
+
+
 class CheckpointError(QwenError):
     """A file of a model folder that is damaged, hostile or inconsistent."""
 

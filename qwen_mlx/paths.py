@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 
 def _home(variable: str, xdg: str, xdg_default: str, mac: str) -> Path:
@@ -50,6 +50,11 @@ def demo_model() -> Path:
     return Path(__file__).parent / "demo"
 
 
+def sample_text(name: Literal["calibration", "evaluation"]) -> Path:
+    """A text of many kinds that ships inside the package: one to guide a quantization, another to judge it."""
+    return Path(__file__).parent / "evaluation" / "data" / f"{name}.txt"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w", *, private: bool = False) -> Iterator[IO]:
     """Open a temporary sibling of `path` for writing; on success it is fsynced and renamed over `path`.
@@ -75,7 +80,7 @@ def atomic_write(path: Path, mode: str = "w", *, private: bool = False) -> Itera
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _file_mode(path: Path) -> int:
@@ -87,7 +92,7 @@ def _file_mode(path: Path) -> int:
     return 0o666 & ~mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable; not every file system allows it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

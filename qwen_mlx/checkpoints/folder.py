@@ -133,7 +133,7 @@ def model_folder(path: Path | str) -> Path:
                 f"{folder} is not a model folder",
                 expected="a config.json in it",
                 found=_instead_of_config(folder),
-                hint="Give the folder of a whole model.",
+                hint=_advice(folder),
             )
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
@@ -158,6 +158,13 @@ def _instead_of_config(folder: Path) -> str:
         return "a checkpoint in its maker's own format"
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     return ", ".join(quote(name, 40) for name in names[:5]) + (", …" if len(names) > 5 else "") or "an empty folder"
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a folder without a config.json."""
+    if any(folder.glob("*.gguf")):
+        return "`qwen-mlx import` turns GGUF into a model that runs here."
+    return "Give the folder of a whole model."
 
 
 def find_weights(folder: Path) -> Weights:
@@ -198,7 +205,7 @@ def find_weights(folder: Path) -> Weights:
                 hint=_PULL,
             )
         for name in named:
-            _check_inside(folder, name)
+            check_inside(folder, name)
     except OSError as problem:
         raise CheckpointError(f"{folder} cannot be read", found=problem.strerror or str(problem)) from None
     return Weights(folder, tuple(folder / name for name in named), index)
@@ -243,18 +250,26 @@ def _check_name(index: Path, name: str) -> None:
         )
 
 
-def _check_inside(folder: Path, name: str) -> None:
+def check_inside(folder: Path, name: str) -> None:
     """Links may lead inside the folder or to the blobs of a Hugging Face cache, nowhere else."""
     path = folder / name
     real = path.resolve()
-    blob = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
-    if not blob and not real.is_relative_to(folder.resolve()):
+    if not _is_blob(real) and not real.is_relative_to(folder.resolve()):
         raise CheckpointError(
             f"{path} is a link that leaves the model folder",
             expected="a file in the folder or in a Hugging Face cache",
             found=f"{real}",
             hint="Copy the file into the folder if you trust it.",
         )
+
+
+def _is_blob(real: Path) -> bool:
+    """Whether this is content of a Hugging Face cache: of one repository, or shared by several (`blobs/ab/abcd...`)."""
+    if real.parent.name == "blobs":
+        return real.parent.parent.name.startswith("models--")
+    store = real.parent.parent
+    named = re.fullmatch(r"[0-9a-f]{64}", real.name) is not None and real.parent.name == real.name[:2]
+    return named and store.name == "blobs" and (store / ".huggingface-shared-blobs").is_file()
 
 
 def _without_index(folder: Path) -> list[str]:
@@ -284,7 +299,8 @@ def _no_weights(folder: Path, names: list[str]) -> CheckpointError | NotFound:
         )
     if name := first(".gguf"):
         return CheckpointError(
-            f"{folder} holds only GGUF weights ({name})", hint="Take a repository with safetensors files."
+            f"{folder} holds only GGUF weights ({name})",
+            hint="`qwen-mlx import` turns them into a model that runs here.",
         )
     return NotFound(f"{folder} holds no weights", expected=f"{SINGLE} or shards of it", hint=_PULL)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,23 @@ from qwen_mlx import paths
 from qwen_mlx.errors import QwenError, UsageError
 
 if TYPE_CHECKING:
-    from qwen_mlx.evaluation.speed import Result
+    from qwen_mlx.evaluation.speed import Process
+
+_TURN = 32  # tokens of the second turn
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What came out for one contender: tokens per second, seconds, bytes."""
+
+    engine: str
+    load_seconds: float
+    prefill_speed: float
+    decode_speed: float
+    memory: int
+    cold_first_token: float = 0.0
+    second_first_token: float = 0.0
+    note: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", choices=["mlx-lm", "nothing"], default="mlx-lm", help="the peer (default: mlx-lm)")
     parser.add_argument("--peer-dtypes", default="float32,bfloat16", help="types the peer is run in; the faster counts")
+    parser.add_argument(
+        "--launches",
+        action="store_true",
+        help="time nothing: count the kernels and bytes of one token on a Metal device; needs no GPU and, without "
+        "--model, no weights",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.launches:
+        from qwen_mlx.cli.launches_table import show
+
+        return show(args)
     from qwen_mlx.evaluation import random_model
-    from qwen_mlx.evaluation.speed import Task, measure
 
     for name, least in (("prompt", 1), ("tokens", 2), ("history", 0)):
         if getattr(args, name) < least:
@@ -57,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         bits = None if args.bits == 16 else args.bits
         folder = random_model.ensure(paths.cache_home() / "bench", args.shape.lower(), bits, _say)
     _say(f"qwen-mlx on {folder}")
-    ours = measure(Task("qwen-mlx", str(folder), args.prompt, args.tokens, args.history, weights=args.weights))
-    peers: list[Result] = []
+    ours = _measure("qwen-mlx", folder, args.weights, args)
+    peers: list[_Result] = []
     if args.against == "mlx-lm":
         peers = _peers(folder, args)
     if args.json:
@@ -68,10 +94,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _peers(folder: Path, args: argparse.Namespace) -> list[Result]:
+def _measure(engine: str, folder: Path, form: str, args: argparse.Namespace) -> _Result:
+    from qwen_mlx.evaluation.speed import Process, Task
+
+    with Process(Task(engine, str(folder), form)) as process:
+        return _run(process, args)
+
+
+def _run(process: Process, args: argparse.Namespace) -> _Result:
+    from qwen_mlx.evaluation.contenders import Limits
+
+    run = process.run(args.prompt, Limits(args.tokens))
+    cold = second = 0.0
+    if process.task.engine == "qwen-mlx" and args.history:
+        cold, second = process.turns(args.history, _TURN)
+    decode = 1 / statistics.median(run.intervals)
+    return _Result(
+        process.task.engine,
+        process.load_seconds,
+        run.read / run.read_seconds,
+        decode,
+        run.memory,
+        cold,
+        second,
+        process.note,
+    )
+
+
+def _peers(folder: Path, args: argparse.Namespace) -> list[_Result]:
     from importlib.util import find_spec
 
-    from qwen_mlx.evaluation.speed import PEER_DTYPES, Task, measure
+    from qwen_mlx.evaluation.contenders import PEER_DTYPES
 
     if find_spec("mlx_lm") is None:
         _say("mlx-lm is not installed: only our own numbers (pip install 'qwen-mlx[peer]' to compare)")
@@ -82,13 +135,13 @@ def _peers(folder: Path, args: argparse.Namespace) -> list[Result]:
             raise UsageError(f"--peer-dtypes {dtype!r} is not possible", expected=" or ".join(PEER_DTYPES))
         _say(f"mlx-lm in {dtype}; on a CPU this takes minutes")
         try:
-            results.append(measure(Task("mlx-lm", str(folder), args.prompt, args.tokens, dtype=dtype)))
+            results.append(_measure("mlx-lm", folder, dtype, args))
         except QwenError as error:
             _say(str(error))
     return results
 
 
-def _ratios(ours: Result, peers: list[Result]) -> dict[str, float]:
+def _ratios(ours: _Result, peers: list[_Result]) -> dict[str, float]:
     """Ours over the faster of the peer's runs; above 1 is in our favour."""
     ratios = {}
     if peers:
@@ -100,24 +153,31 @@ def _ratios(ours: Result, peers: list[Result]) -> dict[str, float]:
     return ratios
 
 
-def _table(ours: Result, peers: list[Result], args: argparse.Namespace) -> None:
-    print(f"{'':24} {'load':>8} {'prefill':>12} {'decode':>12} {'memory':>9}")
-    for result in [ours, *peers]:
-        name = f"{result.engine} ({result.note})"
-        print(
-            f"{name:24} {result.load_seconds:7.1f}s {result.prefill_speed:8.1f} t/s {result.decode_speed:8.2f} t/s "
-            f"{result.memory / 2**30:6.2f} GB"
-        )
+def _table(ours: _Result, peers: list[_Result], args: argparse.Namespace) -> None:
+    from qwen_mlx.evaluation import tables
+
+    head = (("", "<"), ("load", ">"), ("prefill", ">"), ("decode", ">"), ("memory", ">"))
+    lines = [
+        [
+            f"{result.engine} ({result.note})",
+            f"{result.load_seconds:.1f} s",
+            f"{tables.speed(result.prefill_speed)} t/s",
+            f"{tables.speed(result.decode_speed)} t/s",
+            tables.size(result.memory),
+        ]
+        for result in [ours, *peers]
+    ]
+    print(tables.plain(head, lines))
     ratios = _ratios(ours, peers)
     if peers:
         print(
-            f"\nagainst the faster mlx-lm: prefill of {args.prompt} tokens {ratios['prefill']:.1f}x, "
-            f"decode {ratios['decode']:.1f}x, memory {ratios['memory']:.1f}x"
+            f"\nagainst the faster mlx-lm: prefill of {args.prompt} tokens {tables.ratio(ratios['prefill'])}, "
+            f"decode {tables.ratio(ratios['decode'])}, memory {tables.ratio(ratios['memory'])}"
         )
     if ours.second_first_token:
         print(
-            f"first token of a second turn after {args.history} tokens: {ours.second_first_token:.2f} s, "
-            f"cold {ours.cold_first_token:.2f} s: {ratios['second_turn']:.1f}x sooner"
+            f"first token of a second turn after {args.history} tokens: {ours.second_first_token:.3g} s, "
+            f"cold {ours.cold_first_token:.3g} s: {tables.ratio(ratios['second_turn'])} sooner"
         )
 
 

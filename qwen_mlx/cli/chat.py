@@ -11,7 +11,7 @@ from typing import TextIO
 
 from qwen_mlx.cli import jobs
 from qwen_mlx.cli.json_events import JsonWriter
-from qwen_mlx.cli.options import add_rope_scaling
+from qwen_mlx.cli.options import add_kv_bits, add_rope_scaling
 from qwen_mlx.cli.reply_writer import ReplyWriter, Thinking
 from qwen_mlx.cli.terminal import Terminal
 from qwen_mlx.errors import UsageError
@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="quantized weights: keep them (quantized), unpack them (expanded), or what is faster here (auto)",
     )
     add_rope_scaling(parser)
+    add_kv_bits(parser)
     parser.add_argument("--stats", action="store_true", help="numbers of the reply on standard error")
     parser.add_argument("--json", action="store_true", help="every event as one line of JSON")
 
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
 def load_job(args: argparse.Namespace) -> LoadModel:
     from qwen_mlx.hub.references import default_model
 
-    return LoadModel(default_model() if args.model is None else args.model, args.weights, args.rope_scaling)
+    model = default_model() if args.model is None else args.model
+    return LoadModel(model, args.weights, args.rope_scaling, args.kv_bits)
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:

@@ -102,8 +102,9 @@ _MACHINE = ("backend", "device", "blas", "fast_blas", "compute_dtype", "memory_t
 
 def _device_facts() -> Mapping[str, Any]:
     from qwen_mlx import device
+    from qwen_mlx.kernels import catalogue
 
-    return device.describe()
+    return {**device.describe(), "kernels": catalogue.in_use()}
 
 
 def _versions() -> Facts:

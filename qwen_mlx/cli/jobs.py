@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qwen_mlx.cli.fitting import warning_before_loading
 from qwen_mlx.errors import Cancelled, QwenError
 from qwen_mlx.events import (
     FINAL_EVENTS,
@@ -14,6 +15,7 @@ from qwen_mlx.events import (
     LoadModel,
     ModelInfo,
     ModelLoaded,
+    Notice,
     Reply,
     ReplyFinished,
     Runtime,
@@ -47,12 +49,14 @@ def thread_runtime() -> Runtime:
 
 
 def load(runtime: Runtime, job: LoadModel, listen: Listener) -> ModelInfo:
-    """Load a model; every event, the last one too, goes to `listen`.
+    """Load a model; every event, the last one too, goes to `listen`. A `Notice` comes first where it may not fit.
 
     Raises:
         JobError, Bug: it failed.
         Cancelled: Ctrl-C.
     """
+    if warning := warning_before_loading(job.model):
+        listen(Notice(warning))
     last = _follow(runtime, job, listen)
     if isinstance(last, ModelLoaded):
         return last.info

@@ -24,9 +24,26 @@ COMMANDS = {
     "show": "what a model is, without loading it",
     "doctor": "what this machine offers, and what may be wrong with it",
     "bench": "measure how fast a model reads and writes",
+    "pull": "download a model, or go on with it",
+    "list": "the models on this machine",
+    "fit": "whether a model fits into the memory of this machine",
+    "verify": "whether a model is still what was downloaded",
+    "rm": "delete models",
+    "prune": "delete what downloads left over",
+    "du": "how much room the models take",
+    "alias": "own names for models",
+    "convert": "rewrite a model as MLX likes it, or unpack it",
+    "quantize": "make a model smaller",
+    "import": "turn a GGUF, AWQ, GPTQ or FP8 model into one that runs here",
+    "export": "write a model for other programs, as GGUF or plain safetensors",
+    "eval": "how well a model predicts a text, and how far it is from another",
+    "completion": "completion of the command line for bash, zsh or fish",
 }
+# Where the file has another name than the command, because Python has a use for the name.
+MODULES = {"list": "list_", "eval": "evaluate", "import": "import_"}
+ALIASES = {"ls": "list"}
 # Commands that people look for and that are not built; the answer says so instead of "no such command".
-PLANNED = ("pull", "list", "verify", "rm", "convert", "quantize", "import", "export", "train", "eval", "serve")
+PLANNED = ("train", "serve")
 INTERRUPTED = 130  # as the shell says of a program that SIGINT ended
 BROKEN_PIPE = 141  # the same for SIGPIPE
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -123,18 +140,17 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     program_parser().parse_args(own)
     # No command, but perhaps options for the app: `qwen-mlx --model ...`
     name = "tui" if not rest or rest[0].startswith("-") else rest.pop(0)
+    name = ALIASES.get(name, name)
     if name in PLANNED:
-        hint = "To get a model: `hf download ORGANISATION/REPOSITORY`" if name == "pull" else None
-        raise UsageError(f"`qwen-mlx {name}` is planned, but not built yet", hint=hint)
+        raise UsageError(f"`qwen-mlx {name}` is planned, but not built yet")
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}", expected=", ".join(COMMANDS), hint=_hint(name))
-    module = importlib.import_module(f"qwen_mlx.cli.{name}")
-    return module, command_parser(name).parse_words(rest)
+    return _module(name), command_parser(name).parse_words(rest)
 
 
 def program_parser() -> Parser:
     """The parser of what stands before the command."""
-    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     parser = Parser(
         prog="qwen-mlx",
         usage="qwen-mlx [COMMAND] [options]",
@@ -149,7 +165,7 @@ def program_parser() -> Parser:
 
 def command_parser(name: str) -> Parser:
     """The parser of what stands after the command `name`, which is one of `COMMANDS`."""
-    module = importlib.import_module(f"qwen_mlx.cli.{name}")
+    module = _module(name)
     parser = Parser(
         prog=f"qwen-mlx {name}",
         usage=getattr(module, "USAGE", f"qwen-mlx {name} [options]"),
@@ -159,6 +175,10 @@ def command_parser(name: str) -> Parser:
     module.add_arguments(parser)
     _add_debug(parser)
     return parser
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"qwen_mlx.cli.{MODULES.get(name, name)}")
 
 
 def _add_debug(parser: Parser) -> None:

@@ -15,6 +15,15 @@ def add_rope_scaling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_kv_bits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kv-bits",
+        choices=("8", "4", "8/4"),
+        metavar="BITS",
+        help="keep the KV cache in 8 or 4 bits a value, or keys in 8 and values in 4 (8/4): longer texts fit",
+    )
+
+
 def _rope_scaling(text: str) -> str:
     """`text`, checked before a model is loaded. Raises `UsageError`."""
     from qwen_mlx.models.families.overrides import parse_rope_scaling

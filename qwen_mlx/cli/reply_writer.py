@@ -8,6 +8,7 @@ from qwen_mlx.cli.terminal import StatusLine, Terminal
 from qwen_mlx.events import (
     AnswerDelta,
     Event,
+    Notice,
     PrefillProgress,
     Progress,
     ReasoningDelta,
@@ -62,6 +63,8 @@ class ReplyWriter:
             self._out.write(event.text)
         elif isinstance(event, ReplyFinished):
             self._finish(event)
+        elif isinstance(event, Notice):
+            self._err.line(f"note: {event.text}")
 
     def close(self) -> None:
         """Leave both streams at the start of a line, also after a failure."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from qwen_mlx.cli import jobs
-from qwen_mlx.cli.options import add_rope_scaling
+from qwen_mlx.cli.options import add_kv_bits, add_rope_scaling
 from qwen_mlx.errors import UsageError
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m", "--model", metavar="MODEL", help='folder, repository in the Hugging Face cache, or "demo" (the default)'
     )
     add_rope_scaling(parser)
+    add_kv_bits(parser)
     parser.add_argument("--theme", metavar="NAME", help="qwen-dark, qwen-light or a theme of Textual")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
 
@@ -28,13 +30,15 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
                 "the terminal app needs a terminal, and this is a pipe or a file",
                 hint='For one answer: `qwen-mlx chat "your question"`',
             )
-    from qwen_mlx.hub.references import default_model
+    from qwen_mlx.runtime.shelf import LocalShelf
     from tui import app
 
     return app.run(
         new_runtime(),
-        model=default_model() if args.model is None else args.model,
+        shelf=LocalShelf(),
+        model=args.model if args.model is not None else os.environ.get("QWEN_MLX_MODEL", "").strip() or None,
         rope_scaling=args.rope_scaling,
+        kv_bits=args.kv_bits,
         theme=args.theme,
         mouse=not args.no_mouse,
     )

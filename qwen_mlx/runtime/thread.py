@@ -11,11 +11,26 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_mlx.errors import Cancelled, NotFound, QwenError
-from qwen_mlx.events import Job, JobCancelled, JobFailed, LoadModel, ModelInfo, ModelLoaded, Reply
+from qwen_mlx.events import (
+    CancelToken,
+    ConvertModel,
+    EvaluateModel,
+    Event,
+    Job,
+    JobCancelled,
+    JobFailed,
+    LoadModel,
+    ModelInfo,
+    ModelLoaded,
+    QuantizeModel,
+    Reply,
+)
 from qwen_mlx.runtime.jobs import Handle
 
 if TYPE_CHECKING:
@@ -101,6 +116,9 @@ class ThreadRuntime:
                 raise NotFound("no model is loaded", hint="Choose a model first.")
             for event in self._session.reply(job, handle.token):
                 handle.put(event)
+        elif isinstance(job, (ConvertModel, QuantizeModel, EvaluateModel)):
+            for event in _write_or_judge(job, handle.token):
+                handle.put(event)
 
     def _load(self, job: LoadModel, handle: Handle) -> None:
         started = time.perf_counter()
@@ -123,9 +141,30 @@ class ThreadRuntime:
             except StopIteration as finished:
                 model = finished.value
                 break
-        self._session = ChatSession(model)
+        self._session = ChatSession(model, job.kv_bits)
         self._info = model.info()
         handle.put(ModelLoaded(self._info, time.perf_counter() - started))
+
+
+def _write_or_judge(job: ConvertModel | QuantizeModel | EvaluateModel, cancel: CancelToken) -> Iterator[Event]:
+    """Jobs that leave the loaded model alone."""
+    from qwen_mlx import device
+
+    device.prepare()  # before mlx is imported
+    from qwen_mlx.hub.references import resolve
+
+    if isinstance(job, EvaluateModel):
+        from qwen_mlx.evaluation.evaluate import iter_evaluate
+
+        against = None if job.against is None else str(resolve(job.against))
+        return iter_evaluate(replace(job, model=str(resolve(job.model)), against=against), cancel)
+    if isinstance(job, ConvertModel):
+        from qwen_mlx.checkpoints.convert import iter_convert
+
+        return iter_convert(replace(job, source=str(resolve(job.source))), cancel)
+    from qwen_mlx.checkpoints.quantize import iter_quantize
+
+    return iter_quantize(replace(job, source=str(resolve(job.source))), cancel)
 
 
 def _end_of_mlx() -> None:

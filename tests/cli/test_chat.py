@@ -74,6 +74,20 @@ def test_longer_texts(capsys):
     assert runtime.jobs[0] == LoadModel("demo", rope_scaling="yarn:4:32768")
 
 
+@pytest.mark.parametrize("bits", ["8", "4", "8/4"])
+def test_a_smaller_cache(bits):
+    runtime = FakeRuntime()
+    assert chat(runtime, "--kv-bits", bits, "hello") == 0
+    assert runtime.jobs[0] == LoadModel("demo", kv_bits=bits)
+
+
+def test_bits_that_cannot_be_meant_load_nothing(capsys):
+    runtime = FakeRuntime()
+    assert chat(runtime, "--kv-bits", "3", "hello") == 2
+    assert runtime.jobs == []
+    assert "--kv-bits" in capsys.readouterr().err
+
+
 def test_a_scaling_that_cannot_be_meant_loads_nothing(capsys):
     runtime = FakeRuntime()
     assert chat(runtime, "--rope-scaling", "ntk:4", "hello") == 2

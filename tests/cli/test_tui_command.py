@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qwen_mlx.cli.main import main
+from qwen_mlx.runtime.shelf import LocalShelf
 from tests.cli.fake_runtime import FakeRuntime
 
 
@@ -13,8 +14,10 @@ def started(monkeypatch):
     """What the app was started with."""
     calls = []
 
-    def run(runtime, history=None, *, model=None, rope_scaling=None, theme=None, mouse=True):
-        calls.append({"runtime": runtime, "model": model, "rope_scaling": rope_scaling, "theme": theme, "mouse": mouse})
+    def run(runtime, history=None, *, shelf=None, model=None, rope_scaling=None, kv_bits=None, theme=None, mouse=True):
+        assert isinstance(shelf, LocalShelf)
+        given = {"runtime": runtime, "model": model, "rope_scaling": rope_scaling, "kv_bits": kv_bits}
+        calls.append({**given, "theme": theme, "mouse": mouse})
         return 0
 
     monkeypatch.setattr("tui.app.run", run)
@@ -23,14 +26,15 @@ def started(monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "model"),
-    [([], "demo"), (["tui"], "demo"), (["tui", "-m", "org/one"], "org/one"), (["--model", "org/one"], "org/one")],
+    [([], None), (["tui"], None), (["tui", "-m", "org/one"], "org/one"), (["--model", "org/one"], "org/one")],
 )
 def test_starts_the_app(words, model, started, terminal, stdin):
     stdin(None)
     terminal()
     runtime = FakeRuntime()
     assert main(words, new_runtime=runtime) == 0
-    assert started == [{"runtime": runtime, "model": model, "rope_scaling": None, "theme": None, "mouse": True}]
+    nothing = {"rope_scaling": None, "kv_bits": None, "theme": None}
+    assert started == [{"runtime": runtime, "model": model, **nothing, "mouse": True}]
 
 
 def test_how_it_looks(started, terminal, stdin):
@@ -38,6 +42,14 @@ def test_how_it_looks(started, terminal, stdin):
     terminal()
     assert main(["--theme", "qwen-light", "--no-mouse"], new_runtime=FakeRuntime()) == 0
     assert (started[0]["theme"], started[0]["mouse"]) == ("qwen-light", False)
+
+
+@pytest.mark.parametrize("words", [["tui", "--kv-bits", "8"], ["--kv-bits", "8"]])
+def test_a_smaller_cache(words, started, terminal, stdin):
+    stdin(None)
+    terminal()
+    assert main(words, new_runtime=FakeRuntime()) == 0
+    assert started[0]["kv_bits"] == "8"
 
 
 @pytest.mark.parametrize("words", [["tui", "--rope-scaling", "yarn:4"], ["--rope-scaling", "YARN:4.0"]])

@@ -18,6 +18,7 @@ FIRST, SECOND = "a" * 40, "b" * 40
 def cache(tmp_path, monkeypatch):
     folder = tmp_path / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("QWEN_MLX_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -109,7 +110,7 @@ def test_says_where_it_looked_and_how_to_get_it(cache, tmp_path):
     text = str(caught.value)
     assert str(tmp_path / "Qwen" / "Qwen3-8B") in text and str(cache) in text
     assert "models--Qwen--Qwen3-8B" in text
-    assert "cannot download yet" in text and "hf download Qwen/Qwen3-8B" in text
+    assert "To download it: `qwen-mlx pull Qwen/Qwen3-8B`" in text
     assert caught.value.exit_code == 3
 
 
@@ -134,7 +135,7 @@ def test_a_revision_that_is_not_there_lists_those_that_are(cache):
         resolve("org/model@v2")
     text = str(caught.value)
     assert "revision 'v2'" in text and "found main, v1" in text
-    assert "hf download org/model --revision v2" in text
+    assert "`qwen-mlx pull org/model@v2`" in text
 
 
 def test_a_repository_without_its_main_lists_its_commits(cache):

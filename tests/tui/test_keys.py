@@ -320,6 +320,20 @@ def test_run_needs_a_terminal(monkeypatch):
         tui.app.run(runtime)
 
 
+@pytest.mark.parametrize(("kept", "loaded"), [(None, "demo"), ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B")])
+def test_the_model_that_was_used_last_is_loaded(tmp_path, monkeypatch, kept, loaded):
+    monkeypatch.setenv("QWEN_MLX_HOME", str(tmp_path))
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    if kept:
+        tui.app.Preferences(tmp_path / "preferences.json").keep(model=kept)
+    models = []
+    monkeypatch.setattr(tui.app.QwenApp, "run", lambda self, **options: models.append(self._model))
+    tui.app.run(FakeRuntime())
+    tui.app.run(FakeRuntime(), model="org/other")
+    assert models == [loaded, "org/other"]
+
+
 def test_run_closes_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("QWEN_MLX_HOME", str(tmp_path))
     for stream in ("stdin", "stdout"):
