@@ -58,7 +58,7 @@ class QuantizationTable:
                 raise CheckpointError(
                     f"the weights are stored as {str(method)[:40]}",
                     expected="safetensors in float32, float16, bfloat16 or MLX's quantization",
-                    hint="Importing other formats is not built in yet; use the original or an MLX version.",
+                    hint="`qwen-mlx import` turns AWQ, GPTQ, FP8 and compressed-tensors into a model that runs here.",
                 )
             table = foreign
         if table is not None and not isinstance(table, Mapping):
@@ -220,14 +220,18 @@ class Tensors:
     def finish(self) -> None:
         """Raise one error for everything that was missing, wrong or left over."""
         left = [f"{self._original[name]} is not part of this model" for name in sorted(self._tensors)]
-        problems = self.problems + left
-        if problems:
-            shown = "; ".join(problems[:_LISTED])
-            more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-            raise CheckpointError(
-                f"config.json and the weights do not belong together: {shown}{more}",
-                hint="Perhaps files of two models are mixed up in this folder; download the model again.",
-            )
+        if problems := self.problems + left:
+            raise mismatch(problems)
+
+
+def mismatch(problems: Sequence[str]) -> CheckpointError:
+    """One error for everything in which weights and configuration disagree."""
+    shown = "; ".join(problems[:_LISTED])
+    more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    return CheckpointError(
+        f"config.json and the weights do not belong together: {shown}{more}",
+        hint="Perhaps files of two models are mixed up in this folder; download the model again.",
+    )
 
 
 def _kind(array: mx.array) -> str:

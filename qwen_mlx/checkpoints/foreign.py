@@ -13,12 +13,13 @@ from qwen_mlx.errors import CheckpointError
 # How many bytes `recognise` wants to see.
 HEAD = 512
 
-_PULL_AGAIN = "Download the file again (`qwen-mlx pull`)."
+_PULL_AGAIN = "Download the file again (`qwen-mlx pull --repair`)."
 _NO_PICKLE = "Pickles can run code and are never opened; take the safetensors files of the model."
 _OTHER_FORMAT = "Take the safetensors files of the model."
+_IMPORT = "`qwen-mlx import` turns GGUF into a model that runs here."
 _UNPACK = "Unpack it first."
 _MAGIC = (
-    (b"GGUF", "a GGUF file", _OTHER_FORMAT),
+    (b"GGUF", "a GGUF file", _IMPORT),
     (b"PK\x03\x04", "a zip archive, as PyTorch pickles are", _NO_PICKLE),
     (b"\x80\x02", "a Python pickle", _NO_PICKLE),
     (b"\x80\x03", "a Python pickle", _NO_PICKLE),

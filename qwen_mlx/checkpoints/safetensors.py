@@ -74,7 +74,7 @@ MLX_DTYPES: Mapping[str, mx.Dtype] = {
 }
 
 _WANTED = "a safetensors file"
-_DAMAGED = "The file is damaged or was made by a faulty program; download it again (`qwen-mlx pull`)."
+_DAMAGED = "The file is damaged or was made by a faulty program; download it again (`qwen-mlx pull --repair`)."
 _INCOMPLETE = "The download is incomplete; fetch the file again (`qwen-mlx pull`)."
 
 

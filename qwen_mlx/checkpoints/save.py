@@ -15,15 +15,19 @@ from qwen_mlx.models.projections import FusedLinear
 _PARTS = ("weight", "scales", "biases", "bias")
 
 
-def hub_tensors(decoder: Decoder) -> dict[str, mx.array]:
+def hub_tensors(decoder: Decoder, stacked: bool | None = None) -> dict[str, mx.array]:
     """Every parameter under the name a published checkpoint has for it; stacked projections are taken apart.
 
     Works for plain and for quantized weights; `load` of these tensors gives the same model. Families with DeltaNet
     come out as mlx-lm writes them: the convolution in MLX's layout, zero-centred norms with their one added, and all
     experts in one tensor, without which mlx-lm takes the norms for unfinished and adds another one.
+
+    Args:
+        stacked: whether the plain weights of all experts come as one tensor, as mlx-lm writes them; None leaves it to
+            the family.
     """
     tensors: dict[str, mx.array] = {}
-    _collect(decoder, "", tensors, stacked=decoder.spec.zero_centred_norms)
+    _collect(decoder, "", tensors, decoder.spec.zero_centred_norms if stacked is None else stacked)
     return {name if name.startswith("lm_head.") else f"model.{name}": array for name, array in tensors.items()}
 
 

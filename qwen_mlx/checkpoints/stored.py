@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen_mlx.models.packed import PackedEmbedding, PackedLinear
 from qwen_mlx.models.spec import QuantizationSpec
 
 # mode -> (group size, bits) of the formats whose scales are 8-bit floats
@@ -74,7 +75,7 @@ class StoredMatrix:
         if q is None:
             layer = nn.Linear(1, 1, bias=False)
         else:
-            layer = nn.QuantizedLinear(*_PLACEHOLDER, False, q.group_size, q.bits, mode=q.mode)
+            layer = PackedLinear(*_PLACEHOLDER, False, q.group_size, q.bits, mode=q.mode)
         self._fill(layer)
         if self.bias is not None:
             layer.bias = self.bias
@@ -87,7 +88,7 @@ class StoredMatrix:
         if q is None:
             layer = nn.Embedding(1, 1)
         else:
-            layer = nn.QuantizedEmbedding(*_PLACEHOLDER, q.group_size, q.bits, mode=q.mode)
+            layer = PackedEmbedding(*_PLACEHOLDER, q.group_size, q.bits, mode=q.mode)
             layer.num_embeddings = self.weight.shape[0]
             layer.dims = self.weight.shape[1] * 32 // q.bits
         self._fill(layer)

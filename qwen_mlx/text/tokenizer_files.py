@@ -197,7 +197,7 @@ def _from_vocabulary(folder: Path, model_type: str | None) -> dict[str, Any]:
     if model_type is None:
         kind = read_object_if_there(folder / "config.json", TokenizerError).get("model_type")
         model_type = kind if isinstance(kind, str) else ""
-    description = _byte_level(vocabulary, merges, PATTERN_3_5 if model_type.startswith("qwen3_5") else PATTERN)
+    description = byte_level(vocabulary, merges, PATTERN_3_5 if model_type.startswith("qwen3_5") else PATTERN)
     _add_tokens(description, _added_tokens(folder), folder)
     # Special tokens that are only named come after all others, the end of a document first.
     present = {token["content"] for token in description["added_tokens"]}
@@ -229,7 +229,7 @@ def _merges(path: Path, vocabulary: Mapping[str, int]) -> list[list[str]]:
     return merges
 
 
-def _byte_level(vocabulary: dict[str, int], merges: list[list[str]], pattern: str) -> dict[str, Any]:
+def byte_level(vocabulary: dict[str, int], merges: list[list[str]], pattern: str) -> dict[str, Any]:
     """The description of Qwen's tokenizer: NFC, cut by the pattern, bytes merged."""
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
@@ -290,7 +290,7 @@ def _from_tiktoken(path: Path) -> dict[str, Any]:
             if len(parts) != 2:
                 raise TokenizerError(f"{path}: token {rank} is not made of two others", hint=_ADVICE)
             merges.append([written(part) for part in parts])
-    description = _byte_level(vocabulary, merges, PATTERN)
+    description = byte_level(vocabulary, merges, PATTERN)
     first = max(ranks.values(), default=-1) + 1
     specials = [
         _added_token({"content": content, "special": True}, "", first + index)

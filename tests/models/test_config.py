@@ -28,6 +28,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
     ({"num_key_value_heads": 3}, "num_key_value_heads"),
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+    ({"rms_norm_eps": 0}, "rms_norm_eps"),
+    ({"rms_norm_eps": -1e-6}, "rms_norm_eps"),
     ({"rope_theta": -1}, "rope_theta"),
     ({"rope_theta": []}, "rope_theta"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),

@@ -82,6 +82,13 @@ class Config:
             raise self.error(key, "a finite number", value)
         return float(value)
 
+    def epsilon(self, key: str) -> float:
+        """What keeps a norm from dividing by zero."""
+        value = self.number(key, 1e-6)
+        if value <= 0:
+            raise self.error(key, "a number above 0", value)
+        return value
+
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key, default)
         if not isinstance(value, bool):

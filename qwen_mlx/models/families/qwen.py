@@ -62,7 +62,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
         vocab_size=config.integer("vocab_size", 151936),
         hidden_size=hidden,
         layers=(layer,) * config.integer("num_hidden_layers", 32, high=1024),
-        norm_eps=config.number("layer_norm_epsilon", 1e-6),
+        norm_eps=config.epsilon("layer_norm_epsilon"),
         tied=config.flag("tie_word_embeddings", False),
         max_positions=config.integer("max_position_embeddings", 8192),
         tensor_names=_NAMES,

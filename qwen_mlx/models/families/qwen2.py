@@ -40,7 +40,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
             )
             for window in windows
         ),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm_eps=config.epsilon("rms_norm_eps"),
         tied=config.flag("tie_word_embeddings", False),
         max_positions=rope.context,
     )

@@ -35,7 +35,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
             LayerSpec(AttentionSpec(heads, kv_heads, head_dim, rope, qkv_bias=bias, window=window), mlp)
             for window, mlp in zip(_windows(config, layers), read_mlps(config, layers, _MISSING, 5632))
         ),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm_eps=config.epsilon("rms_norm_eps"),
         tied=config.flag("tie_word_embeddings", False),
         max_positions=rope.context,
     )

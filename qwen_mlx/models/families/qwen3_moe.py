@@ -38,7 +38,7 @@ def read_spec(values: Mapping[str, Any]) -> ModelSpec:
         vocab_size=config.integer("vocab_size", 151936),
         hidden_size=hidden,
         layers=tuple(LayerSpec(mixer, mlp) for mlp in read_mlps(config, layers, _MISSING, 6144)),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm_eps=config.epsilon("rms_norm_eps"),
         tied=config.flag("tie_word_embeddings", False),
         max_positions=rope.context,
     )

@@ -121,7 +121,7 @@ def _read(
         layers=tuple(
             LayerSpec(delta if linear else attention, mlp) for linear, mlp in zip(_linear(config, len(mlps)), mlps)
         ),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm_eps=config.epsilon("rms_norm_eps"),
         tied=config.flag("tie_word_embeddings", False),
         max_positions=rope.context,
         zero_centred_norms=True,

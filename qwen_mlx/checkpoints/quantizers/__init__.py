@@ -1,0 +1,1 @@
+"""Floats -> codes, scales and biases in MLX's formats."""
