@@ -1,0 +1,3 @@
+from tests.metalsim.fixtures import compiler, simulated, simulated_unchecked
+
+__all__ = ["compiler", "simulated", "simulated_unchecked"]
