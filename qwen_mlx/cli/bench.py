@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_mlx import paths
+from qwen_mlx.cli.options import add_kv_bits
 from qwen_mlx.errors import QwenError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", choices=["auto", "quantized", "expanded"], default="auto", help="form of quantized weights"
     )
+    add_kv_bits(parser)
     parser.add_argument("--against", choices=["mlx-lm", "nothing"], default="mlx-lm", help="the peer (default: mlx-lm)")
     parser.add_argument("--peer-dtypes", default="float32,bfloat16", help="types the peer is run in; the faster counts")
     parser.add_argument(
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         bits = None if args.bits == 16 else args.bits
         folder = random_model.ensure(paths.cache_home() / "bench", args.shape.lower(), bits, _say)
     _say(f"qwen-mlx on {folder}")
-    ours = _measure("qwen-mlx", folder, args.weights, args)
+    ours = _measure("qwen-mlx", folder, args.weights, args, args.kv_bits)
     peers: list[_Result] = []
     if args.against == "mlx-lm":
         peers = _peers(folder, args)
@@ -94,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(engine: str, folder: Path, form: str, args: argparse.Namespace) -> _Result:
+def _measure(engine: str, folder: Path, form: str, args: argparse.Namespace, kv_bits: str | None = None) -> _Result:
     from qwen_mlx.evaluation.speed import Process, Task
 
-    with Process(Task(engine, str(folder), form)) as process:
+    with Process(Task(engine, str(folder), form, kv_bits=kv_bits)) as process:
         return _run(process, args)
 
 

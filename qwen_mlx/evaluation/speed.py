@@ -1,170 +1,162 @@
-"""How fast a model reads and writes, each contender in a process of its own.
+"""Contenders in processes of their own, so that the BLAS, memory and caches of one do not help or hurt another.
 
-A fresh process for each, because a fast BLAS, memory and caches of one would help or hurt the other. Run as
-`python -m qwen_mlx.evaluation.speed '<json of Task>'` this module is one contender and prints one JSON line.
+A process loads one model and waits; it runs when it is told to, so that contenders can take turns. Run as
+`python -m qwen_mlx.evaluation.speed '<json of Task>'` this module is one contender: one JSON line for every line
+that it is sent.
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import queue
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import TracebackType
 from typing import Any
 
 from qwen_mlx.errors import QwenError
+from qwen_mlx.evaluation.contenders import CLOCKS, Contender, Limits, Ours, Peer, Run, peak_memory
 
-PEER_DTYPES = ("bfloat16", "float32")
+ENGINES = ("qwen-mlx", "mlx-lm")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one contender does.
+    """Who runs what.
 
     Attributes:
-        engine: "qwen-mlx" or "mlx-lm".
-        prompt, tokens: lengths, in tokens, of the prompt that is read and the greedy text that is written.
-        history: tokens of an earlier turn before a second one of `turn` tokens; 0 leaves that part out.
-        dtype: what the peer's floating point weights are cast to.
-        weights: our form of quantized weights.
+        engine: one of `ENGINES`.
+        folder: the checkpoint.
+        form: ours: the form of quantized weights; the peer's: the type its floating point weights are cast to.
+        clock: "wall", or "cpu" for the seconds of all threads of the process: what is left to compare on a CPU that
+            others use too.
+        kv_bits: of our KV cache, as of `LoadModel`.
     """
 
     engine: str
     folder: str
-    prompt: int
-    tokens: int
-    history: int = 0
-    turn: int = 32
-    dtype: str = ""
-    weights: str = "auto"
+    form: str
+    clock: str = "wall"
+    kv_bits: str | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came out: tokens per second, seconds, bytes."""
+class Process:
+    """A contender in a process of its own; a context manager that ends it.
 
-    engine: str
-    load_seconds: float
-    prefill_speed: float
-    decode_speed: float
-    memory: int
-    cold_first_token: float = 0.0
-    second_first_token: float = 0.0
-    note: str = ""
+    Raises:
+        QwenError: from every method, with the last line of what the process said, when it failed or took too long.
+    """
 
+    def __init__(self, task: Task, timeout: float = 3600) -> None:
+        self.task = task
+        self._timeout = timeout
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        command = [sys.executable, "-m", "qwen_mlx.evaluation.speed", json.dumps(asdict(task))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            loaded = self._answer()
+        except QwenError:
+            self.close()
+            raise
+        self.load_seconds: float = loaded["seconds"]
+        self.note: str = loaded["note"]
+        self.loaded_memory: int = loaded["memory"]
 
-def measure(task: Task, timeout: float = 3600) -> Result:
-    """Run `task` in a fresh process. Raises `QwenError` with the last line of what it said when it fails."""
-    command = [sys.executable, "-m", "qwen_mlx.evaluation.speed", json.dumps(asdict(task))]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise QwenError(f"{task.engine} was not done after {timeout:.0f} s") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise QwenError(f"{task.engine} failed: {last}")
-    return Result(**json.loads(done.stdout.strip().splitlines()[-1]))
+    def run(self, context: int, limits: Limits) -> Run:
+        """Read `context` tokens and write on; see `Contender.run`."""
+        return Run(**self._ask({"do": "run", "context": context, "limits": asdict(limits)}))
 
+    def turns(self, history: int, turn: int) -> tuple[float, float]:
+        """See `Ours.turns`."""
+        answer = self._ask({"do": "turns", "history": history, "turn": turn})
+        return answer["cold"], answer["second"]
 
-def numbers(count: int, vocab: int, seed: int = 1) -> list[int]:
-    """`count` token ids that are the same everywhere."""
-    ids, state = [], seed
-    for _ in range(count):
-        state = (state * 1103515245 + 12345) % 2**31
-        ids.append(1 + state % (vocab - 1))
-    return ids
+    def memory(self) -> int:
+        """Bytes the process had at most, so far."""
+        return int(self._ask({"do": "memory"})["memory"])
 
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._said):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
 
-def _peak_memory() -> int:
-    """Bytes that this process had resident at most."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
+    def __enter__(self) -> Process:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-def _run_ours(task: Task) -> Result:
-    from qwen_mlx import load
-    from qwen_mlx.events import PrefillProgress
-    from qwen_mlx.generation.generate import Finished, Timing, Token, generate
-    from qwen_mlx.generation.prefix_cache import PrefixCache
-    from qwen_mlx.generation.sampling import SamplingParams
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                if line.startswith("{"):  # libraries may print
+                    self._lines.put(line)
+        self._lines.put("")
 
-    start = time.perf_counter()
-    model = load(task.folder, weights=task.weights)  # type: ignore[arg-type]
-    loaded = time.perf_counter() - start
-    vocab = model.spec.vocab_size
-    prefixes = PrefixCache(model.decoder, 1 << 40)
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended; what it said last is in the answer that does not come
+        return self._answer()
 
-    def run(key: str, prompt: Sequence[int], tokens: int) -> tuple[Timing, int]:
-        prefix = prefixes.take(key, prompt)
-        cached = prefix.caches[0].offset
-        generated, timing = [], Timing(0, 0, 0)
-        params = SamplingParams(temperature=0.0, max_tokens=tokens)
-        for event in generate(model.decoder, prompt, params, cache=prefix.caches):
-            if isinstance(event, Token):
-                generated.append(event.id)
-            elif isinstance(event, Finished):
-                timing = event.timing
-            else:
-                assert isinstance(event, PrefillProgress)
-        prefixes.put(key, prefix, [*prompt, *generated])
-        return timing, len(prompt) - cached
-
-    run("warm-up", numbers(8, vocab), 2)
-    timing, computed = run("speed", numbers(task.prompt, vocab), task.tokens)
-    cold = second = 0.0
-    if task.history:
-        history = numbers(task.history, vocab, seed=2)
-        first, _ = run("chat", history, 2)
-        cold = first.first_token
-        again, _ = run("chat", history + numbers(task.turn, vocab, seed=3), 2)
-        second = again.first_token
-    return Result(
-        "qwen-mlx",
-        loaded,
-        computed / timing.first_token,
-        (task.tokens - 1) / timing.decode if timing.decode else 0.0,
-        _peak_memory(),
-        cold,
-        second,
-        f"weights {model.weights}",
-    )
+    def _answer(self) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=self._timeout)
+        except queue.Empty:
+            raise QwenError(f"{self.task.engine} was not done after {self._timeout:.0f} s") from None
+        if not line:
+            self._said.seek(0)
+            last = (self._said.read().strip().splitlines() or ["no message"])[-1]
+            raise QwenError(f"{self.task.engine} failed: {last}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def _run_peer(task: Task) -> Result:
-    from pathlib import Path
-
-    import mlx.core as mx
-    from mlx_lm.generate import generate_step
-    from mlx_lm.sample_utils import make_sampler
-    from mlx_lm.utils import load_model
-
-    start = time.perf_counter()
-    model, config = load_model(Path(task.folder))
-    model.set_dtype(getattr(mx, task.dtype))
-    mx.eval(model.parameters())
-    loaded = time.perf_counter() - start
-    vocab = config["vocab_size"]
-
-    def run(prompt: Sequence[int], tokens: int) -> tuple[float, float]:
-        begin = time.perf_counter()
-        first = last = 0.0
-        for _ in generate_step(mx.array(list(prompt)), model, max_tokens=tokens, sampler=make_sampler(temp=0.0)):
-            last = time.perf_counter() - begin
-            first = first or last
-        return first, last - first
-
-    run(numbers(8, vocab), 2)
-    first, decode = run(numbers(task.prompt, vocab), task.tokens)
-    return Result("mlx-lm", loaded, task.prompt / first, (task.tokens - 1) / decode, _peak_memory(), note=task.dtype)
+def _load(task: Task) -> Contender:
+    if task.engine == "qwen-mlx":
+        return Ours(task.folder, task.form, CLOCKS[task.clock], task.kv_bits)
+    return Peer(task.folder, task.form, CLOCKS[task.clock])
 
 
 def main(argv: Sequence[str]) -> None:
-    task = Task(**json.loads(argv[1]))
-    result: dict[str, Any] = asdict(_run_ours(task) if task.engine == "qwen-mlx" else _run_peer(task))
-    sys.stdout.write("\n" + json.dumps(result) + "\n")
+    def say(answer: Mapping[str, Any]) -> None:
+        sys.stdout.write("\n" + json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    start = time.perf_counter()
+    contender = _load(Task(**json.loads(argv[1])))
+    say({"seconds": time.perf_counter() - start, "note": contender.note, "memory": peak_memory()})
+    contender.run(2, Limits(2))  # warm-up
+    for line in sys.stdin:
+        question = json.loads(line)
+        if question["do"] == "run":
+            say(asdict(contender.run(question["context"], Limits(**question["limits"]))))
+        elif question["do"] == "turns":
+            assert isinstance(contender, Ours)
+            cold, second = contender.turns(question["history"], question["turn"])
+            say({"cold": cold, "second": second})
+        else:
+            say({"memory": peak_memory()})
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen_mlx.models.cache import KVCache
+from qwen_mlx.models.cache import Passing, Store
 from qwen_mlx.models.dual_chunk import DualChunk
+from qwen_mlx.models.heads import NewHeads
 from qwen_mlx.models.norm import RMSNorm
 from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.projections import FusedLinear
@@ -30,41 +31,44 @@ class Attention(nn.Module):
         if spec.qk_norm:
             self.q_norm = RMSNorm(spec.head_dim, eps=eps)
             self.k_norm = RMSNorm(spec.head_dim, eps=eps)
-        self._rope = Rope(spec.rope, spec.head_dim)
+        self._rope = Rope(spec.rope)
         self._dual_chunk = None
         if spec.dual_chunk is not None:
             self._dual_chunk = DualChunk(spec.dual_chunk, self._rope, spec.head_dim)
 
-    def __call__(self, x: mx.array, where: Positions, cache: KVCache | None) -> mx.array:
+    def __call__(self, x: mx.array, where: Positions, cache: Store | None) -> mx.array:
         """x (batch, length, hidden_size) -> the same shape; `cache` is extended by the new keys and values."""
+        s = self.spec
+        batch, length, _ = x.shape
+        store = Passing() if cache is None else cache
+        heads, gate = self._heads(x)
+        if self._dual_chunk is not None:
+            out = self._dual_chunk.attend(heads, where, store)
+        else:
+            q = store.write(heads, self._rope.rotations(where))
+            if s.logn is not None and where.index + length > s.logn:
+                q = q * _logn(s.logn, where.index, length).astype(q.dtype)
+            out = store.attend(q, s.head_dim**-0.5, where.mask)
+        out = out.swapaxes(1, 2)
+        if gate is not None:
+            out = out * mx.sigmoid(gate)
+        return self.o_proj(out.reshape(batch, length, -1))
+
+    def _heads(self, x: mx.array) -> tuple[NewHeads, mx.array | None]:
+        """What the projections give, by heads, and the gate (batch, length, heads, head_dim) of the output."""
         s = self.spec
         batch, length, _ = x.shape
         q, k, v = self.qkv_proj(x)
         gate = None
         if s.gated:
             q, gate = mx.split(q.reshape(batch, length, s.heads, 2 * s.head_dim), 2, axis=-1)
-        q = q.reshape(batch, length, s.heads, s.head_dim)
+        else:
+            q = q.reshape(batch, length, s.heads, s.head_dim)
         k = k.reshape(batch, length, s.kv_heads, s.head_dim)
-        v = v.reshape(batch, length, s.kv_heads, s.head_dim).transpose(0, 2, 1, 3)
+        v = v.reshape(batch, length, s.kv_heads, s.head_dim)
         if s.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 1, 3)
-        if s.logn is not None and where.index + length > s.logn:
-            q = q * _logn(s.logn, where.index, length).astype(q.dtype)
-        if self._dual_chunk is None:
-            q, k = self._rope(self._rope.scale_queries(q), where), self._rope(k, where)
-        else:
-            k = self._dual_chunk.rotate_keys(k, where)
-        if cache is not None:
-            k, v = cache.update_and_fetch(k, v)
-        if self._dual_chunk is None:
-            out = mx.fast.scaled_dot_product_attention(q, k, v, scale=s.head_dim**-0.5, mask=where.mask)
-        else:
-            out = self._dual_chunk.attend(q, k, v, where)
-        out = out.transpose(0, 2, 1, 3)
-        if gate is not None:
-            out = out * mx.sigmoid(gate)
-        return self.o_proj(out.reshape(batch, length, -1))
+            return NewHeads(q, k, v, (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps), gate
+        return NewHeads(q, k, v), gate
 
 
 def _logn(trained: int, index: int, length: int) -> mx.array:

@@ -9,7 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen_mlx.models.cache import RecurrentCache
-from qwen_mlx.models.mlp import silu
+from qwen_mlx.models.delta_rule import delta_rule
+from qwen_mlx.models.elementwise import sigmoid, silu
 from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.spec import DeltaNetSpec
@@ -25,6 +26,9 @@ class DeltaNet(nn.Module):
         self.spec = spec
         values = spec.value_heads * spec.value_dim
         self._channels = spec.channels
+        # What makes lengths of q and k 1 after `_rms`, and for q the scale of attention too.
+        q_scale, k_scale = 1.0 / spec.key_dim, spec.key_dim**-0.5
+        self._scales = mx.array([[q_scale]] * spec.key_heads + [[k_scale]] * spec.key_heads)
         self.in_proj = FusedLinear(
             hidden_size,
             {
@@ -51,19 +55,15 @@ class DeltaNet(nn.Module):
         if before is None:
             before = mx.zeros((batch, s.kernel - 1, self._channels), qkv.dtype)
         padded = mx.concatenate([before, qkv], axis=1)
-        u = padded[:, :length] * self.conv1d[:, 0]
-        for i in range(1, s.kernel):
-            u = u + padded[:, i : i + length] * self.conv1d[:, i]
-        u = silu(u)
-        keys = s.key_heads * s.key_dim
-        q, k, v = (part.astype(mx.float32) for part in mx.split(u, [keys, 2 * keys], axis=-1))
-        q = _l2(q.reshape(batch, length, s.key_heads, s.key_dim)) * s.key_dim**-0.5
-        k = _l2(k.reshape(batch, length, s.key_heads, s.key_dim))
-        v = v.reshape(batch, length, s.value_heads, s.value_dim)
-        beta = mx.sigmoid(b.astype(mx.float32))
+        u = silu(_convolution(padded, self.conv1d)).astype(mx.float32)
+        keys = 2 * s.key_heads * s.key_dim
+        qk = _rms(u[..., :keys].reshape(batch, length, 2 * s.key_heads, s.key_dim))
+        q, k = mx.split(qk * self._scales, 2, axis=2)
+        v = u[..., keys:].reshape(batch, length, s.value_heads, s.value_dim)
         rate = mx.exp(self.A_log.astype(mx.float32))
-        decay = mx.exp(-rate * nn.softplus(a.astype(mx.float32) + self.dt_bias.astype(mx.float32)))
-        y, state = mx.fast.gated_delta_update(q, k, v, decay, beta, None if cache is None else cache.recurrent)
+        log_decay = -rate * nn.softplus(a.astype(mx.float32) + self.dt_bias.astype(mx.float32))
+        beta = sigmoid(b.astype(mx.float32))
+        y, state = delta_rule(q, k, v, log_decay, beta, None if cache is None else cache.recurrent)
         if cache is not None:
             cache.update(padded[:, length:], state, length)
         y = mx.fast.rms_norm(y, self.norm.weight.astype(mx.float32), self.norm.eps)
@@ -71,5 +71,23 @@ class DeltaNet(nn.Module):
         return self.out_proj(y.astype(x.dtype).reshape(batch, length, -1))
 
 
-def _l2(x: mx.array) -> mx.array:
-    return x * mx.rsqrt((x * x).sum(axis=-1, keepdims=True) + _L2_EPS)
+def _convolution(padded: mx.array, weight: mx.array) -> mx.array:
+    """A causal convolution of every channel by itself.
+
+    Args:
+        padded: (batch, kernel - 1 + length, channels), what came before the tokens first.
+        weight: (channels, kernel).
+    """
+    kernel = weight.shape[1]
+    length = padded.shape[1] - kernel + 1
+    if length == 1:
+        return (padded * weight.T).sum(axis=1, keepdims=True)
+    u = padded[:, :length] * weight[:, 0]
+    for i in range(1, kernel):
+        u = u + padded[:, i : i + length] * weight[:, i]
+    return u
+
+
+def _rms(x: mx.array) -> mx.array:
+    """`x / sqrt(sum(x^2) + eps)` times the root of the size, over the last axis."""
+    return mx.fast.rms_norm(x, None, _L2_EPS / x.shape[-1])

@@ -8,7 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen_mlx import device
-from qwen_mlx.models.mlp import MLP, swiglu
+from qwen_mlx.kernels.router_topk import router_topk
+from qwen_mlx.models import expert_groups, matvecs
+from qwen_mlx.models.elementwise import sigmoid, swiglu
+from qwen_mlx.models.mlp import MLP
 from qwen_mlx.models.spec import MLPSpec, MoESpec, QuantizationSpec
 
 # From this many (token, expert) pairs on, pairs are sorted so that an expert's weights are read once.
@@ -35,12 +38,13 @@ class ExpertLinear(nn.Module):
 
     def __call__(self, x: mx.array, expert: mx.array, sorted_indices: bool = False) -> mx.array:
         """x (..., 1, columns), expert int (...) or broadcast to it -> (..., 1, rows)."""
-        q = self._quantization
+        q, dtype = self._quantization, x.dtype
         if q is None:
-            if self.weight.dtype != mx.float32 and device.backend() == "cpu":
-                return self._in_float32(x, expert)
-            weight = self.weight.swapaxes(-1, -2)
-            return mx.gather_mm(x, weight, rhs_indices=expert, sorted_indices=sorted_indices)
+            weight = self.weight
+            if device.backend() == "cpu":  # which gathers matrices in float32 only
+                x, weight = x.astype(mx.float32), weight.astype(mx.float32)
+            y = mx.gather_mm(x, weight.swapaxes(-1, -2), rhs_indices=expert, sorted_indices=sorted_indices)
+            return y.astype(dtype)
         return mx.gather_qmm(
             x,
             self.weight,
@@ -54,15 +58,6 @@ class ExpertLinear(nn.Module):
             sorted_indices=sorted_indices,
         )
 
-    def _in_float32(self, x: mx.array, expert: mx.array) -> mx.array:
-        """On a CPU, MLX picks matrices in float32 only; models that do not fit in it still have to run."""
-        wide = x.astype(mx.float32)
-        if expert.size < self.weight.shape[0]:
-            chosen = self.weight[expert].astype(mx.float32)
-            return (wide @ chosen.swapaxes(-1, -2)).astype(x.dtype)
-        weight = self.weight.astype(mx.float32).swapaxes(-1, -2)
-        return mx.gather_mm(wide, weight, rhs_indices=expert).astype(x.dtype)
-
 
 class Experts(nn.Module):
     """The MLPs of all experts; gate and up are one matrix, gate first."""
@@ -75,12 +70,35 @@ class Experts(nn.Module):
     def __call__(self, x: mx.array, experts: mx.array) -> mx.array:
         """x (tokens, hidden_size), experts int (tokens, k) -> (tokens, k, hidden_size)."""
         tokens, k = experts.shape
+        if self._are_plain and expert_groups.worth_it(self.gate_up_proj, experts, x.shape[-1]):
+            grouped = expert_groups.run(x, experts, self.gate_up_proj, self.down_proj)
+            if grouped is not None:
+                return grouped
         if tokens * k < _SORT_FROM:
             return self._mlp(x[:, None, None], experts, False)[:, :, 0]
         flat = experts.flatten()
         order = mx.argsort(flat)
         y = self._mlp(x[order // k][:, None], flat[order], True)[:, 0]
         return y[mx.argsort(order)].reshape(tokens, k, -1)
+
+    def weighted(self, x: mx.array, experts: mx.array, shares: mx.array) -> mx.array:
+        """What the experts give, times their shares (tokens, k), and summed: (tokens, hidden_size)."""
+        if x.shape[0] > 1 or not matvecs.run_for_experts() or not self._are_plain:
+            return (self(x, experts) * shares[..., None]).sum(axis=-2)
+        hidden = matvecs.expert_swiglu(x, experts, self.gate_up_proj)
+        if hidden is None:
+            gate, up = mx.split(self.gate_up_proj(x[:, None, None], experts), 2, axis=-1)
+            hidden = swiglu(gate, up)[0, :, 0]
+        y = matvecs.expert_sum(hidden, experts, shares, self.down_proj)
+        if y is not None:
+            return y
+        return (self.down_proj(hidden[None, :, None], experts)[:, :, 0] * shares[..., None]).sum(axis=-2)
+
+    @property
+    def _are_plain(self) -> bool:
+        """Whether nobody wrapped the matrices (as adapters do) or trains them (a gradient wants them gathered)."""
+        both = (self.gate_up_proj, self.down_proj)
+        return all(type(one) is ExpertLinear and not (one.training and one.trainable_parameters()) for one in both)
 
     def _mlp(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
         gate, up = mx.split(self.gate_up_proj(x, experts, sorted_indices), 2, axis=-1)
@@ -104,14 +122,7 @@ class MoE(nn.Module):
 
     def route(self, logits: mx.array) -> tuple[mx.array, mx.array]:
         """logits of the router (tokens, experts) -> chosen experts int (tokens, k) and their weights (tokens, k)."""
-        probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
-        k = self.spec.experts_per_token
-        # Which experts are chosen has no gradient; mlx wants to be told before it gathers by them.
-        chosen = mx.argpartition(mx.stop_gradient(probabilities), kth=-k, axis=-1)[..., -k:]
-        weights = mx.take_along_axis(probabilities, chosen, axis=-1)
-        if self.spec.normalise:
-            weights = weights / weights.sum(axis=-1, keepdims=True)
-        return chosen, weights.astype(logits.dtype)
+        return router_topk(logits, self.spec.experts_per_token, self.spec.normalise)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., hidden_size) -> the same shape."""
@@ -122,7 +133,7 @@ class MoE(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         logits = self.gate(flat)
         chosen, weights = self.route(logits)
-        y = (self.experts(flat, chosen) * weights[..., None]).sum(axis=-2)
+        y = self.experts.weighted(flat, chosen, weights)
         if self.spec.shared_intermediate is not None:
-            y = y + mx.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
+            y = y + sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
         return y.reshape(x.shape), logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -32,6 +33,11 @@ class Positions:
     prompt: int
     reading: int
     padding: tuple[int, ...] | None = None
+
+    @functools.cached_property
+    def offsets(self) -> mx.array:
+        """`offset` as int32, (1,) or (batch,)."""
+        return self.offset if isinstance(self.offset, mx.array) else mx.array([self.offset], dtype=mx.int32)
 
 
 def positions(length: int, cache: LayerCache | None, window: int | None) -> Positions:

@@ -3,62 +3,74 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import mlx.core as mx
 
+from qwen_mlx.models.heads import Rotation
 from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.spec import RopeSpec
 
 
 class Rope:
-    """Rotates queries and keys by their positions; holds frequencies, no weights.
+    """Says how queries and keys turn at their positions; holds no weights.
 
     YaRN multiplies cos and sin of queries and keys by its attention factor `a`; as only their product matters, the
-    queries alone are multiplied by `a * a` here, on the rotated channels (`scale_queries`).
+    queries alone are multiplied by `a * a`, on the rotated channels.
     """
 
-    def __init__(self, spec: RopeSpec, head_dim: int) -> None:
+    def __init__(self, spec: RopeSpec) -> None:
         self.spec = spec
-        self._periods: mx.array | None = None
-        self._query_scale: mx.array | None = None
-        self._base: float | None = spec.theta
-        if spec.type == "yarn":
-            self._base = None
-            self._periods = mx.array(yarn_periods(spec), dtype=mx.float32)
-            if spec.attention_factor != 1.0:
-                gain = spec.attention_factor**2
-                scale = [gain] * spec.dims + [1.0] * (head_dim - spec.dims)
-                self._query_scale = mx.array(scale, dtype=mx.float32)
+        self._gain = spec.attention_factor**2 if spec.type == "yarn" else 1.0
+        self._periods: OrderedDict[float, mx.array] = OrderedDict()  # by base; only the last few can come again
 
-    def __call__(self, x: mx.array, where: Positions) -> mx.array:
-        """Rotate `x` (batch, heads, length, head_dim) by its positions."""
+    def rotations(self, where: Positions) -> list[Rotation]:
+        """One for all rows of a batch, or where the first Qwen's texts are of different length one for each."""
         s = self.spec
         if s.type == "dynamic":
             # Only theta changes with the length: keys already in a cache keep the rotation they got.
-            return self.at(x, where.offset, dynamic_theta(s, where.end))
-        if s.type != "qwen1":
-            return self.at(x, where.offset)
-        bases = [qwen1_theta(s, length) for length in _prompts(s, where)]
+            bases = [dynamic_theta(s, where.end)]
+        elif s.type == "qwen1":
+            bases = [qwen1_theta(s, length) for length in _prompts(s, where)]
+        else:
+            bases = [s.theta]
+        offsets = where.offsets
         if len(set(bases)) == 1:
-            return self.at(x, where.offset, bases[0])
-        assert isinstance(where.offset, mx.array)
-        return mx.concatenate([self.at(x[i : i + 1], where.offset[i : i + 1], base) for i, base in enumerate(bases)])
+            return [self.rotation(offsets, offsets, bases[0])]
+        rows = [offsets[i : i + 1] for i in range(len(bases))]
+        return [self.rotation(row, row, base) for row, base in zip(rows, bases)]
+
+    def rotation(
+        self, q_offset: mx.array, k_offset: mx.array, base: float | None = None, k_scale: float = 1.0
+    ) -> Rotation:
+        """Offsets as in `Rotation`; `base` where it is not the one of the spec."""
+        return Rotation(self.periods(base), q_offset, k_offset, self.spec.dims, self._gain, k_scale)
+
+    def periods(self, base: float | None = None) -> mx.array:
+        """float32 (dims / 2,): how many positions a pair of channels takes to turn by one radian."""
+        s = self.spec
+        base = base or s.theta
+        if base not in self._periods:
+            if s.type == "yarn":
+                periods = yarn_periods(s)
+            else:
+                stretch = s.factor if s.type == "linear" else 1.0
+                periods = [stretch * base ** (2 * i / s.dims) for i in range(s.dims // 2)]
+            self._periods[base] = mx.array(periods, dtype=mx.float32)
+            mx.eval(self._periods[base])  # so that any thread may use it
+            if len(self._periods) > 8:
+                self._periods.popitem(last=False)
+        return self._periods[base]
 
     def all_at(self, x: mx.array, position: int) -> mx.array:
         """Rotate every token of `x` (batch, heads, length, head_dim) by the same `position`."""
         batch, heads, length, dims = x.shape
         return self.at(x.reshape(batch, heads * length, 1, dims), position).reshape(x.shape)
 
-    def at(self, x: mx.array, offset: int | mx.array, base: float | None = None) -> mx.array:
-        """Rotate `x` (batch, heads, length, head_dim) from position `offset` on, one or int32 (batch,)."""
-        s = self.spec
-        scale = 1.0 / s.factor if s.type == "linear" else 1.0
-        base, periods = base or self._base, self._periods
-        return mx.fast.rope(x, s.dims, traditional=False, base=base, scale=scale, offset=offset, freqs=periods)
-
-    def scale_queries(self, q: mx.array) -> mx.array:
-        """`q` times YaRN's temperature, unchanged for every other type."""
-        return q if self._query_scale is None else q * self._query_scale.astype(q.dtype)
+    def at(self, x: mx.array, offset: int) -> mx.array:
+        """Rotate `x` (batch, heads, length, head_dim) from position `offset` on."""
+        dims, periods = self.spec.dims, self.periods()
+        return mx.fast.rope(x, dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=periods)
 
 
 def dynamic_theta(spec: RopeSpec, end: int) -> float:

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_mlx.errors import UsageError
+from qwen_mlx.models import blockwise
 from qwen_mlx.models import dual_chunk as module
+from qwen_mlx.models.cache import KVCache, Passing
 from qwen_mlx.models.dual_chunk import DualChunk
+from qwen_mlx.models.heads import NewHeads
 from qwen_mlx.models.positions import Positions
 from qwen_mlx.models.rope import Rope
 from qwen_mlx.models.spec import DualChunkSpec, RopeSpec
@@ -19,7 +22,7 @@ from tests.models import tiny
 import mlx.core as mx  # isort: skip
 
 DIMS = 8
-ROPE = Rope(RopeSpec(DIMS, 100.0), DIMS)
+ROPE = Rope(RopeSpec(DIMS, 100.0))
 
 
 def where(index: int, length: int) -> Positions:
@@ -45,6 +48,15 @@ def naive(spec: DualChunkSpec, q: mx.array, k: mx.array, v: mx.array, index: int
     return mx.stack(rows, axis=2)
 
 
+def random_heads(length: int) -> NewHeads:
+    shapes = [(1, length, heads, DIMS) for heads in (4, 2, 2)]
+    return NewHeads(*(mx.random.normal(shape, key=mx.random.key(i)) * 2 for i, shape in enumerate(shapes)))
+
+
+def cut(heads: NewHeads, first: int, last: int) -> NewHeads:
+    return NewHeads(*(x[:, first:last] for x in (heads.q, heads.k, heads.v)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(2, 9).flatmap(lambda c: st.tuples(st.just(c), st.integers(0, c // 2))),
@@ -56,16 +68,19 @@ def naive(spec: DualChunkSpec, q: mx.array, k: mx.array, v: mx.array, index: int
 def test_equals_the_definition(sizes: tuple[int, int], index: int, length: int, pairs: int, queries: int) -> None:
     spec = DualChunkSpec(*sizes)
     total = index + length
-    q = mx.random.normal((1, 4, length, DIMS), key=mx.random.key(1)) * 2
-    k, v = (mx.random.normal((1, 2, total, DIMS), key=mx.random.key(i)) * 2 for i in (2, 3))
+    heads = random_heads(total)
     attention = DualChunk(spec, ROPE, DIMS)
-    before = module._PAIRS, module._QUERIES
-    module._PAIRS, module._QUERIES = pairs, queries
+    before = blockwise.PAIRS, module._QUERIES
+    blockwise.PAIRS, module._QUERIES = pairs, queries
+    store = KVCache() if index else Passing()
     try:
-        got = attention.attend(q, attention.rotate_keys(k, where(0, total)), v, where(index, length))
+        if index:
+            attention.attend(cut(heads, 0, index), where(0, index), store)
+        got = attention.attend(cut(heads, index, total), where(index, length), store)
     finally:
-        module._PAIRS, module._QUERIES = before
-    assert mx.allclose(got, naive(spec, q, k, v, index), atol=2e-5)
+        blockwise.PAIRS, module._QUERIES = before
+    q, k, v = (x.swapaxes(1, 2) for x in (heads.q, heads.k, heads.v))
+    assert mx.allclose(got, naive(spec, q[:, :, index:], k, v, index), atol=2e-5)
 
 
 CONFIG = tiny.QWEN2 | {"dual_chunk_attention_config": {"chunk_size": 16, "local_size": 4}}
@@ -90,11 +105,15 @@ def test_memory_does_not_grow_with_the_square_of_the_text() -> None:
     attention = DualChunk(DualChunkSpec(64, 16), ROPE, DIMS)
 
     def peak(length: int) -> int:
-        q, k, v = (mx.random.normal((1, 2, length, DIMS)) for _ in range(3))
-        mx.eval(q, k, v)
+        cache = KVCache()
+        k, v = (mx.random.normal((1, 2, length - 256, DIMS)) for _ in range(2))
+        cache.reserve(length)
+        cache.append(k, v)
+        heads = random_heads(256)
+        mx.eval(cache.state, heads.q, heads.k, heads.v)
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        mx.eval(attention.attend(q[:, :, -256:], k, v, where(length - 256, 256)))
+        mx.eval(attention.attend(heads, where(length - 256, 256), cache))
         return mx.get_peak_memory() - before
 
     assert peak(16384) < 3 * peak(8192)
