@@ -270,10 +270,7 @@ class Rewriting:
             else:
                 rows = rows.astype(_MLX[dtype])
                 check = self._other.submit(_bits_are_finite, *_bits(rows))  # meanwhile
-                shares = [
-                    mx.quantize(rows[own], form.group_size, form.bits, form.mode, stream=stream)
-                    for own, stream in _shares(rows.shape[0])
-                ]
+                shares = [_quantize(rows[own], form, stream) for own, stream in _shares(rows.shape[0])]
                 mx.eval(shares)
                 if not check.result():
                     raise self._not_finite(matrix.module)
@@ -349,6 +346,19 @@ def _shares(rows: int) -> list[tuple[slice, mx.Stream]]:
     streams = _streams()
     step = -(-rows // len(streams))
     return [(slice(i * step, (i + 1) * step), stream) for i, stream in enumerate(streams) if i * step < rows]
+
+
+def _quantize(rows: mx.array, form: QuantizationSpec, stream: mx.Stream) -> list[mx.array]:
+    """What `mx.quantize` makes of rows, on one stream.
+
+    On a CPU, affine codes are made of float32: it is what MLX computes in, and it reads 16-bit types slowly. Codes and
+    scales are the same to the bit.
+    """
+    if form.mode != "affine" or device.backend() != "cpu":
+        return list(mx.quantize(rows, form.group_size, form.bits, form.mode, stream=stream))
+    wide = rows.astype(mx.float32, stream=stream)
+    codes, *scales = mx.quantize(wide, form.group_size, form.bits, stream=stream)
+    return [codes, *(part.astype(rows.dtype, stream=stream) for part in scales)]
 
 
 _own = threading.local()

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from qwen_mlx.cli.reply_writer import format_bytes
-from qwen_mlx.cli.work import add_work_options, follow
+from qwen_mlx.cli.work import add_work_options, ask_before_replacing, follow
 from qwen_mlx.events import ConversionPlanned, Converted, ConvertModel, Event
 
 USAGE = "qwen-mlx convert MODEL -o FOLDER [options]"
@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from qwen_mlx.hub.references import resolve
 
     job = ConvertModel(str(resolve(args.model)), args.output, args.dtype, args.dequantize, args.force, args.dry_run)
+    ask_before_replacing(args)
     follow(iter_convert(job), args, show)
     return 0
 

@@ -7,7 +7,7 @@ import sys
 
 from qwen_mlx.cli.convert import show
 from qwen_mlx.cli.evaluate import report
-from qwen_mlx.cli.work import add_work_options, follow
+from qwen_mlx.cli.work import add_work_options, ask_before_replacing, follow
 from qwen_mlx.errors import UsageError
 from qwen_mlx.events import Evaluated, EvaluateModel, QuantizeModel
 
@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         args.dry_run,
     )
     check_options(job)
+    ask_before_replacing(args)
     follow(iter_quantize(job), args, show)
     if args.evaluate and not args.dry_run:
         from qwen_mlx.evaluation.evaluate import iter_evaluate

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from qwen_mlx.cli.asking import confirm
 from qwen_mlx.cli.json_events import JsonWriter
 from qwen_mlx.cli.pull import describe as describe_bytes
 from qwen_mlx.cli.terminal import StatusLine, Terminal
@@ -20,6 +22,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the new model goes")
     parser.add_argument("--force", action="store_true", help="replace a model that is there, once the new one is done")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask before --force replaces a model")
     add_quiet_options(parser)
 
 
@@ -27,6 +30,14 @@ def add_quiet_options(parser: argparse.ArgumentParser) -> None:
     """Options about what is printed."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="every event as one line of JSON")
+
+
+def ask_before_replacing(args: argparse.Namespace) -> None:
+    """Ask the person at the terminal, if there is one. Raises `Cancelled` after a "no"."""
+    there = (Path(args.output).expanduser() / "config.json").is_file()
+    somebody = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    if args.force and there and somebody and not args.dry_run:
+        confirm(f"Replace the model in {args.output}?", args.yes)
 
 
 def follow(events: Iterator[Event], args: argparse.Namespace, show: Show) -> Event:

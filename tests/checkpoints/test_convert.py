@@ -144,6 +144,19 @@ def test_the_tensors_are_those_of_mlx_lm(family: str, tmp_path: Path) -> None:
         load_model(tmp_path / kind)  # complains of any name or shape that it does not expect
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_the_rounding_of_mlx_is_that_of_mlx(bits: int, dtype: str, tmp_path: Path) -> None:
+    """To the bit in every type, however the rows were cut and shared out."""
+    source = originals.save(tmp_path / "source", originals.CONFIGS["qwen3"] | {"torch_dtype": dtype})
+    quantize(source, tmp_path / "new", bits=bits, group_size=32, rounding="mlx")
+    plain, packed = load_folder_tensors(source), load_folder_tensors(tmp_path / "new")
+    for name in [name.removesuffix(".scales") for name in packed if name.endswith(".scales")]:
+        parts = mx.quantize(plain[f"{name}.weight"], group_size=32, bits=bits)
+        expected = dict(zip(("weight", "scales", "biases"), parts))
+        assert differences(expected, {part: packed[f"{name}.{part}"] for part in expected}) == []
+
+
 @needs_mlx_lm
 def test_mixed_formats_are_read_by_mlx_lm(tmp_path: Path) -> None:
     from mlx_lm.utils import load_model

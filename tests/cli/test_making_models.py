@@ -107,6 +107,19 @@ def test_exit_codes_of_other_failures(original, tmp_path, capsys, monkeypatch):
     assert json.loads(out.splitlines()[-1])["type"] == "job_failed"
 
 
+@pytest.mark.parametrize(("answer", "words", "code"), [("n\n", [], 130), ("y\n", [], 0), ("", ["-y"], 0)])
+def test_a_person_is_asked_before_a_model_is_replaced(answer, words, code, original, tmp_path, terminal, monkeypatch):
+    assert main(["convert", str(original), "-o", str(tmp_path / "new"), "-q"]) == 0
+    before = (tmp_path / "new" / "model.safetensors").stat().st_ino
+    _, err = terminal()
+    person = type(err)(answer)
+    monkeypatch.setattr("sys.stdin", person)
+    assert main(["convert", str(original), "-o", str(tmp_path / "new"), "-q", "--force", *words]) == code
+    assert ("Replace the model in" in err.getvalue()) == (not words)
+    replaced = (tmp_path / "new" / "model.safetensors").stat().st_ino != before
+    assert replaced == (code == 0)
+
+
 def test_progress_in_words():
     event = Progress("write", 2_000_000, 8_000_000, "bytes", "x", 1_000_000.0, 6.0)
     assert describe(event) == "write:  25 %  2.0 MB of 8.0 MB  1.0 MB/s  0:06 left"

@@ -21,6 +21,7 @@ from qwen_mlx.events import (
     ReplyFinished,
     SamplingOptions,
 )
+from qwen_mlx.models.quantized_cache import QuantizedKVCache
 from qwen_mlx.runtime.thread import ThreadRuntime
 from tests.chat.partner import make_folder
 
@@ -54,6 +55,14 @@ def test_load_and_reply(runtime: ThreadRuntime, folder: Path) -> None:
         handle = runtime.submit(hello())
         assert isinstance(list(handle)[-1], ReplyFinished)
         assert handle.finished
+
+
+def test_a_quantized_cache(runtime: ThreadRuntime, folder: Path) -> None:
+    assert isinstance(list(runtime.submit(LoadModel(str(folder), kv_bits="8/4")))[-1], ModelLoaded)
+    assert isinstance(list(runtime.submit(hello()))[-1], ReplyFinished)
+    assert runtime._session is not None
+    prefix = runtime._session.prefixes.take("a", range(100))
+    assert all(isinstance(layer, QuantizedKVCache) for layer in prefix.caches)
 
 
 def test_longer_texts(runtime: ThreadRuntime, folder: Path) -> None:
