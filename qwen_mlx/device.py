@@ -180,5 +180,4 @@ def describe() -> dict[str, Any]:
         "memory_available": memory_available(),
         "mlx_active_memory": mx.get_active_memory(),
         "mlx_peak_memory": mx.get_peak_memory(),
-        "kernels": [],
     }

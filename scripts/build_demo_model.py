@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the demo model that ships inside qwen-mlx, from nothing, on data made here.
 
-    python scripts/build_demo_model.py --minutes 62 --out qwen_mlx/demo --work build/demo   # train, ship, score
+    python scripts/build_demo_model.py --minutes 150 --out qwen_mlx/demo --work build/demo   # train, ship, score
     python scripts/build_demo_model.py --ship-only --out qwen_mlx/demo --work build/demo    # ship the last checkpoint
     python scripts/build_demo_model.py --evaluate-only --out qwen_mlx/demo                  # score a shipped folder
 
@@ -36,7 +36,7 @@ def main() -> int:
         work, seed = arguments.work, arguments.seed
         tokenizer = make_tokenizer(work / "tokenizer.json", seed)
         config = make_config(tokenizer)
-        plan = training.Plan(arguments.steps, arguments.minutes, seed)
+        plan = training.Plan(arguments.steps, arguments.minutes, seed).at_rate(arguments.rate)
         state = training.State(network.build(config, seed), training.make_optimizer(plan))
         checkpoint = work / "checkpoint.safetensors"
         if checkpoint.exists():
@@ -60,16 +60,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder of checkpoints")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="length of the training in steps of 32 conversations")
-    length.add_argument("--minutes", type=float, help="length of the training in minutes of computing (62)")
+    length.add_argument("--minutes", type=float, help="length of the training in minutes of computing (150)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--restart", action="store_true", help="a new schedule from the weights of the checkpoint")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates, below 1 to --restart")
     parser.add_argument("--ship-only", action="store_true", help="quantize the last checkpoint, without training")
     parser.add_argument("--evaluate-only", action="store_true", help="score the folder --out, without training")
     parser.add_argument("--questions", type=int, default=300, help="size of the larger question suites")
     parser.add_argument("--show-wrong", type=int, default=0, help="wrong answers to print for each suite")
     arguments = parser.parse_args()
     if arguments.steps is None and arguments.minutes is None:
-        arguments.minutes = 62.0
+        arguments.minutes = 150.0
     return arguments
 
 
@@ -80,7 +81,7 @@ def make_tokenizer(path: Path, seed: int) -> Tokenizer:
         texts = (
             text
             for index in range(VOCABULARY_EXAMPLES)
-            for text in conversations.example(seed, index + 1_000_000).plain_texts()
+            for text in conversations.example(seed, index + 1_000_000, conversations.EVERYTHING).plain_texts()
         )
         vocabulary.train_tokenizer(texts).save(str(path))
     return Tokenizer.from_file(str(path))

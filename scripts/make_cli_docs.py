@@ -34,6 +34,8 @@ _TAIL = """\
 | 1 | failed; the reason is on standard error |
 | 2 | an option or argument that cannot be meant |
 | 3 | a model or file that is not there |
+| 4 | too little space on a disk |
+| 5 | the network, or a hub that refuses |
 | 6 | a damaged or unsupported model |
 | 70 | a bug in qwen-mlx |
 | 130 | interrupted (Ctrl-C) |
@@ -49,9 +51,14 @@ _TAIL = """\
 | `QWEN_MLX_THEME` | the theme of the terminal app |
 | `QWEN_MLX_BLAS` | on Linux: the BLAS library to load, or `off` |
 | `QWEN_MLX_WIRED` | `off` leaves macOS's limit for wired memory alone |
+| `QWEN_MLX_KERNELS` | on a GPU: `off`, `all`, `default`, or names of kernels (docs/kernels.md) |
 | `QWEN_MLX_DEBUG` | `1` is the same as `--debug` |
 | `QWEN_MLX_PYTHON` | which Python `scripts/chat` and `scripts/test` make `.venv` with |
 | `HF_HOME`, `HF_HUB_CACHE` | where the Hugging Face cache is |
+| `HF_TOKEN`, `HF_TOKEN_PATH` | who you are on the hub; else what `hf auth login` stored |
+| `HF_ENDPOINT`, `MODELSCOPE_DOMAIN` | the address of a mirror |
+| `HF_HUB_OFFLINE` | `1`: do not use the network |
+| `HF_HUB_DOWNLOAD_TIMEOUT` | seconds without a byte before a connection is made again; 30 |
 | `NO_COLOR` | anything but empty: no colour |
 """
 

@@ -44,9 +44,10 @@ _END_OF_THINKING = "\n</think>\n\n"  # as the model itself ends it
 class ChatSession:
     """Replies to conversations with one model; keeps the KV cache of each between its turns."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, kv_bits: str | None = None) -> None:
+        """`kv_bits` as of `LoadModel`. Raises `UsageError` if this model cannot have such a cache."""
         self.model = model
-        self.prefixes = PrefixCache(model.decoder, int(_CACHE_SHARE * device.memory_available()))
+        self.prefixes = PrefixCache(model.decoder, int(_CACHE_SHARE * device.memory_available()), kv_bits)
         self._stop_ids = defaults.stop_ids(model.generation_config, model.config, model.tokenizer)
 
     def prompt(self, job: Reply, *, generation_prompt: bool = True) -> str:

@@ -52,11 +52,16 @@ class Prefix:
 
 
 class PrefixCache:
-    """The prefixes of the conversations used last, up to a number of bytes; the newest is always kept."""
+    """The prefixes of the conversations used last, up to a number of bytes; the newest is always kept.
 
-    def __init__(self, decoder: Decoder, max_bytes: int) -> None:
+    `kv_bits` as of `Decoder.make_cache`, which raises `UsageError` here if this model cannot have such caches.
+    """
+
+    def __init__(self, decoder: Decoder, max_bytes: int, kv_bits: str | None = None) -> None:
+        decoder.make_cache(kv_bits=kv_bits)  # nothing is allocated; better to fail now than at the first message
         self._decoder = decoder
         self._max_bytes = max_bytes
+        self._kv_bits = kv_bits
         self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
 
     def take(self, key: str, prompt: Sequence[int]) -> Prefix:
@@ -70,7 +75,7 @@ class PrefixCache:
             common = common_length(prefix.tokens, prompt[:-1])
             if self._decoder.can_continue(prefix.caches, len(prompt)) and prefix.cut(common):
                 return prefix
-        return Prefix(self._decoder.make_cache())
+        return Prefix(self._decoder.make_cache(kv_bits=self._kv_bits))
 
     def put(self, key: str, prefix: Prefix, tokens: Sequence[int]) -> None:
         """Keep `prefix`, whose caches now hold the beginning of `tokens`."""

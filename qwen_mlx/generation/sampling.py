@@ -13,24 +13,29 @@ Where ties make the answer of transformers ambiguous or large, this is what happ
 - greedy: the lowest id.
 
 Everything is lazy and in float32; no function here waits for the device. Random numbers come from explicit
-keys, never from MLX's global state. `sample` is the seam: a pure function that a fused kernel can replace.
+keys, never from MLX's global state. The computation itself is `kernels/sample_topk`, with and without a kernel.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
 from qwen_mlx.generation.parameters import SamplingParams
+from qwen_mlx.kernels.sample_topk import sample_topk
+from qwen_mlx.kernels.sample_topk.candidates import BLOCK, TIE_ROOM, filtered, top_candidates
 
-__all__ = ["SamplingParams", "distribution", "filtered_logits", "make_sampler", "sample", "top_candidates"]
-
-# bfloat16 logits are coarse (steps of 0.125 near 20), so ties at the k-th value are common.
-TIE_ROOM = 44
-# Size of the groups whose maxima are compared first; Qwen's vocabularies are multiples of it.
-BLOCK = 128
+__all__ = [
+    "TIE_ROOM",
+    "SamplingParams",
+    "distribution",
+    "filtered_logits",
+    "make_sampler",
+    "sample",
+    "top_candidates",
+]
 
 
 def make_sampler(params: SamplingParams) -> Callable[[mx.array], mx.array]:
@@ -64,11 +69,7 @@ def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:
     """
     if params.greedy:
         return _greedy(logits)
-    ids, scores = _filter(logits, params)
-    drawn = mx.random.categorical(scores, axis=-1, key=key)
-    if ids is None:
-        return drawn
-    return mx.take_along_axis(ids, drawn[..., None], axis=-1)[..., 0]
+    return sample_topk(logits, key, **_filters(params))
 
 
 def distribution(logits: mx.array, params: SamplingParams) -> tuple[mx.array, mx.array]:
@@ -94,84 +95,19 @@ def filtered_logits(logits: mx.array, params: SamplingParams) -> tuple[mx.array,
     if params.greedy:
         ids = _greedy(logits)[..., None]
         return ids, mx.take_along_axis(logits.astype(mx.float32), ids, axis=-1)
-    found, scores = _filter(logits, params)
+    found, scores = filtered(logits, **_filters(params))
     if found is None:
         found = mx.broadcast_to(mx.arange(logits.shape[-1], dtype=mx.uint32), logits.shape)
     return found, scores
-
-
-def top_candidates(logits: mx.array, count: int) -> tuple[mx.array, mx.array]:
-    """The `count` largest logits, without sorting or partitioning the whole vocabulary.
-
-    The largest `count` elements lie in the `count` blocks with the largest maxima: were one in another block,
-    each of the chosen blocks would hold something at least as large. So one maximum per block, then the same
-    question about `count * BLOCK` elements and the few after the last whole block.
-
-    Args:
-        logits: (batch, vocab).
-        count: at most vocab.
-
-    Returns:
-        ids (batch, count) uint32, ascending, and their logits, in the type of `logits`.
-    """
-    batch, vocab = logits.shape[:-1], logits.shape[-1]
-    blocks = vocab // BLOCK
-    if blocks <= 2 * count:
-        ids = _top(logits, count)
-    else:
-        whole = blocks * BLOCK
-        rows = logits[..., :whole].reshape(*batch, blocks, BLOCK)
-        best = _top(rows.max(axis=-1), count)[..., None]
-        values = mx.take_along_axis(rows, best, axis=-2).reshape(*batch, count * BLOCK)
-        ids = (best * BLOCK + mx.arange(BLOCK, dtype=mx.uint32)).reshape(*batch, count * BLOCK)
-        if whole < vocab:
-            rest = mx.arange(whole, vocab, dtype=mx.uint32)
-            values = mx.concatenate([values, logits[..., whole:]], axis=-1)
-            ids = mx.concatenate([ids, mx.broadcast_to(rest, (*batch, vocab - whole))], axis=-1)
-        ids = mx.take_along_axis(ids, _top(values, count), axis=-1)
-    ids = mx.sort(ids, axis=-1)
-    return ids, mx.take_along_axis(logits, ids, axis=-1)
 
 
 def _greedy(logits: mx.array) -> mx.array:
     return mx.argmax(logits, axis=-1)
 
 
-def _top(values: mx.array, count: int) -> mx.array:
-    """Places of the `count` largest along the last axis, in no particular order."""
-    size = values.shape[-1]
-    return mx.argpartition(values, kth=size - count, axis=-1)[..., size - count :]
-
-
-def _filter(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, mx.array]:
-    """Candidate ids and their filtered logits; None means the whole vocabulary in its own order."""
-    vocab = logits.shape[-1]
-    ids: mx.array | None = None
-    limited = 0 < params.top_k < vocab
-    if limited:
-        ids, logits = top_candidates(logits, min(vocab, params.top_k + TIE_ROOM))
-    scores = logits.astype(mx.float32) / params.temperature
-    if limited or params.top_p < 1:
-        # A stable sort of ascending ids: among equals the lower id comes first.
-        order = mx.argsort(-scores, axis=-1)
-        scores = mx.take_along_axis(scores, order, axis=-1)
-        ids = order if ids is None else mx.take_along_axis(ids, order, axis=-1)
-    if limited:
-        kth = scores[..., params.top_k - 1 : params.top_k]
-        scores = _keep(scores >= kth, scores)
-    if params.top_p < 1:
-        # Summed from the least likely up, where float32 loses least; the last sum is the total.
-        tail = mx.cumsum(mx.exp(scores - scores[..., :1]), axis=-1, reverse=True)
-        first = mx.arange(scores.shape[-1]) == 0
-        scores = _keep((tail > (1 - params.top_p) * tail[..., :1]) | first, scores)
-    if params.min_p > 0:
-        # p >= min_p * p_max, as logarithms: the softmax cancels.
-        scores = _keep(scores >= scores.max(axis=-1, keepdims=True) + math.log(params.min_p), scores)
-    return ids, scores
-
-
-def _keep(mask: mx.array, scores: mx.array) -> mx.array:
-    return mx.where(mask, scores, -float("inf"))
+def _filters(params: SamplingParams) -> dict[str, Any]:
+    """What the sampler below takes, as it names them."""
+    return {name: getattr(params, name) for name in ("temperature", "top_k", "top_p", "min_p")}
 
 
 def _softmax(scores: mx.array) -> mx.array:

@@ -5,7 +5,7 @@ for (`eligible`), and it has proved itself on this device: the first time a conf
 compute an example, and if they differ, or the kernel cannot be compiled, the reference is used from then on and the log
 says so once. What was proved is remembered on disk for this device, MLX and source text.
 
-A kernel has the gradient of its reference.
+A kernel has the gradient of its reference, but in `launch.no_gradients`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Arrays = tuple[mx.array, ...]
 Compute = Callable[..., Arrays]
 """Arrays as positional arguments, everything else as keywords; returns a tuple of arrays."""
 
-_TOLERANCE = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}
+DTYPE_NAMES = {mx.float32: "float32", mx.float16: "float16", mx.bfloat16: "bfloat16"}  # str() is slow
+TOLERANCE = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}  # of the self-test; integers must be equal
 _kernels: dict[str, Kernel] = {}
 
 
@@ -49,6 +50,8 @@ class Kernel:
         configuration: what of the arguments decides which code is compiled; proved apart from any other.
         example: small arguments (arrays, options) of a configuration.
         launches: how many launches a call makes.
+        compared: takes what `run` and `reference` gave for the example, and its options; returns what the self-test
+            compares of them, where that is not all of it.
         experimental: off unless named.
     """
 
@@ -61,16 +64,21 @@ class Kernel:
     configuration: Callable[..., tuple[Hashable, ...]]
     example: Callable[..., tuple[Arrays, dict[str, Any]]]
     launches: int = 1
+    compared: Callable[[Arrays, Arrays, dict[str, Any]], tuple[Arrays, Arrays]] | None = None
     experimental: bool = False
     _proved: dict[Any, bool] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _kernels[self.name] = self
+        # Options come again in every layer, so what is made for them is kept; it costs more than the launch.
+        self._differentiable = functools.lru_cache(maxsize=64)(self._with_gradient)
 
     def __call__(self, *arrays: mx.array, **options: Any) -> Arrays:
         """Compute with the kernel where it may run, else with the reference."""
         if self.runs(*arrays, **options):
-            return self._with_gradient(options)(*arrays)
+            if launch.bare() or not launch.gradients():
+                return self.run(*arrays, **options)
+            return self._differentiable(tuple(options.items()))(*arrays)
         return self.reference(*arrays, **options)
 
     def runs(self, *arrays: mx.array, **options: Any) -> bool:
@@ -93,17 +101,16 @@ class Kernel:
         """Changes when one of the sources does."""
         return "-".join(program.digest for program in self.programs)
 
-    def _with_gradient(self, options: dict[str, Any]) -> Compute:
+    def _with_gradient(self, items: tuple[tuple[str, Any], ...]) -> Compute:
         """`run`, which MLX cannot differentiate, with the derivative of `reference`."""
-        run, reference = self.run, self.reference
+        run, reference, options = self.run, self.reference, dict(items)
 
         compute: Any = mx.custom_function(lambda *arrays: run(*arrays, **options))
 
         def vjp(primals: Any, cotangents: Any, _outputs: Any) -> Any:
             primals = primals if isinstance(primals, (tuple, list)) else (primals,)
             cotangents = cotangents if isinstance(cotangents, (tuple, list)) else (cotangents,)
-            gradients = mx.vjp(lambda *xs: reference(*xs, **options), list(primals), list(cotangents))[1]
-            return tuple(gradients) if len(gradients) > 1 else gradients[0]
+            return _gradients(lambda *xs: reference(*xs, **options), primals, cotangents)
 
         compute.vjp(vjp)
         return cast(Compute, compute)
@@ -111,6 +118,8 @@ class Kernel:
     # ------------------------------------------------------------------------------------------------ self-test
 
     def _is_proved(self, configuration: tuple[Hashable, ...]) -> bool:
+        if launch.bare():
+            return True
         key = launch.builder(), configuration
         if key not in self._proved:
             record = _Record.of_this_device()
@@ -127,12 +136,15 @@ class Kernel:
         """Run the example of a configuration both ways."""
         try:
             arrays, options = self.example(configuration)
-            self._compare(self.run(*arrays, **options), self.reference(*arrays, **options))
+            results = self.run(*arrays, **options), self.reference(*arrays, **options)
+            if self.compared is not None:
+                results = self.compared(*results, options)
+            self._compare(*results)
         except Exception as error:  # whatever a compiler or driver may say
-            text = str(error).strip().splitlines()
-            log.warning(
-                "%s %s: using plain MLX instead: %s", self.name, configuration, text[0] if text else repr(error)
-            )
+            text = str(error).strip().splitlines() or [repr(error)]
+            # Compilers say much; the first line is only that there is an error.
+            said = next((line.strip() for line in text if "error:" in line), text[0])
+            log.warning("%s %s: using plain MLX instead: %s", self.name, configuration, said)
             return False
         return True
 
@@ -143,8 +155,27 @@ class Kernel:
             if a.shape != b.shape or a.dtype != b.dtype:
                 raise ValueError(f"result {index} is {a.dtype} {a.shape} instead of {b.dtype} {b.shape}")
             error = difference(a, b)
-            if not error <= _TOLERANCE.get(b.dtype, 0.0):
+            if not error <= TOLERANCE.get(b.dtype, 0.0):
                 raise ValueError(f"result {index} differs by {error:.2g}")
+
+
+def _gradients(compute: Compute, primals: Sequence[mx.array], cotangents: Sequence[mx.array]) -> Any:
+    """Of the floating point results with respect to the floating point arguments; zero for all others."""
+    places = [i for i, x in enumerate(primals) if mx.issubdtype(x.dtype, mx.floating)]
+    kept = [i for i, x in enumerate(cotangents) if mx.issubdtype(x.dtype, mx.floating)]
+
+    def of_floats(*floats: mx.array) -> list[mx.array]:
+        arguments = list(primals)
+        for place, x in zip(places, floats):
+            arguments[place] = x
+        results = compute(*arguments)
+        return [results[i] for i in kept]
+
+    found = mx.vjp(of_floats, [primals[i] for i in places], [cotangents[i] for i in kept])[1]
+    gradients = [mx.zeros_like(x) for x in primals]
+    for place, gradient in zip(places, found):
+        gradients[place] = gradient
+    return tuple(gradients) if len(gradients) > 1 else gradients[0]
 
 
 def difference(a: mx.array, b: mx.array) -> float:

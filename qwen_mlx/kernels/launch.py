@@ -22,6 +22,8 @@ Builder = Callable[..., Callable[..., list[mx.array]]]
 """Takes the constructor arguments of `mx.fast.metal_kernel`, returns what that returns."""
 
 _own_builder: Builder | None = None
+_bare = False
+_gradients = True
 
 
 class Program:
@@ -125,12 +127,40 @@ def builder() -> Builder | None:
     return None
 
 
+def bare() -> bool:
+    """Whether kernels are launched without a self-test and a gradient."""
+    return _bare
+
+
+def gradients() -> bool:
+    """Whether kernels have the gradient of their reference now."""
+    return _gradients
+
+
 @contextlib.contextmanager
-def building_with(build: Builder) -> Iterator[None]:
-    """Build kernels with `build` in this block, whatever the machine; it must stay the same object all the time."""
-    global _own_builder
-    before, _own_builder = _own_builder, build
+def no_gradients() -> Iterator[None]:
+    """For decoding: kernels called in this block have no gradient, which takes a third of the time to call them.
+
+    MLX complains when a gradient is asked for after all.
+    """
+    global _gradients
+    before, _gradients = _gradients, False
     try:
         yield
     finally:
-        _own_builder = before
+        _gradients = before
+
+
+@contextlib.contextmanager
+def building_with(build: Builder, bare: bool = False) -> Iterator[None]:
+    """Build kernels with `build` in this block, whatever the machine; it must stay the same object all the time.
+
+    Args:
+        bare: kernels are launched without a self-test and have no gradient, for a builder that computes nothing.
+    """
+    global _own_builder, _bare
+    before, (_own_builder, _bare) = (_own_builder, _bare), (build, bare)
+    try:
+        yield
+    finally:
+        _own_builder, _bare = before

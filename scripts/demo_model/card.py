@@ -39,9 +39,18 @@ longer than {context} tokens are beyond its training.
 ## Scores
 
 Greedy answers of this very folder (8-bit weights). Operand pairs, words and wordings marked held-out never occur in the
-training data; the sum 27 + 48 does not either. Three things to know when reading them: without thinking, sums are
-worked out in the answer itself; the wordings "written apart" are never trained on, but some misses among them were seen
-when the last command forms were added; and versions before this one were scored on the same questions.
+training data; the sum 27 + 48 does not either. Without thinking, sums are worked out in the answer itself. Three suites
+ask which command does a job, and it matters how each came to be:
+
+- *held-out wishes*: 6 % of the wishes in the training tables, chosen by a hash. Same author, same vocabulary: the
+  easiest of the three.
+- *wordings written apart*: written without the tables at hand. Earlier versions of the model were scored on them, and
+  some misses of those versions were seen while the tables grew, so they are no longer a clean test.
+- *blind wordings*: what a new user might type, written down before the tables were widened to their present size, by
+  their author, who knew the smaller tables of the time. No wording, mix or rate was
+  chosen by the answers to them.
+
+The generator rejects every question of the last two lists, also with words before or after it.
 
 | questions | right | of | share |
 |---|---:|---:|---:|
@@ -49,17 +58,20 @@ when the last command forms were added; and versions before this one were scored
 
 ## Training
 
-`scripts/build_demo_model.py` makes everything: the data (rules in `scripts/demo_model/`, {examples:,} conversations),
-the vocabulary, the training and this page. {steps:,} steps of 32 conversations took {minutes:.0f} minutes on
-one shared CPU core, with Muon for the matrices and AdamW for embeddings and norms, in float32; loss on the assistant's
-words only.
+`scripts/build_demo_model.py` makes everything: the data (rules in `scripts/demo_model/`), the vocabulary, the training
+and this page, with Muon for the matrices and AdamW for embeddings and norms, in float32; loss on the assistant's words
+only. The weights here saw {examples:,} conversations in {steps:,} steps, {minutes:.0f} minutes on one shared CPU core.
+They are not of one run and older than the present tables of wordings: several runs were joined with `--restart`, with
+mixes and rates corrected on the way, and once the MLPs, which a wrong weight decay had shrunk to nothing, were drawn
+anew by hand. So many of the questions on commands use words that they never saw with a command.
 
-The weights shipped here come from several such runs joined with `--restart`, with mixes and rates corrected on the way
-(the first 700 steps had 64 conversations). Once the MLPs, which a wrong weight decay had shrunk to nothing, were drawn
-anew by hand. A fresh run uses the corrected mixes and rates throughout: it has not been made, and will give other
-weights and other scores.
+The corrected script was then run from nothing on the wider tables (85 minutes, 2,725 steps, stopped and continued on
+the way, its later mixes set before their turn came). Those weights name commands better (held-out wishes 86 of 100,
+written apart 56 of 62, blind wordings 97 of 112) and add as well (300 of 300), but subtract a little worse (279 of
+300) and had learnt next to nothing of the jobs on words (reverse: 0 of 60), so they are not what is shipped. The last
+stage of the mixes, with many more jobs on words, was added after that run and has not been run.
 
-    python scripts/build_demo_model.py --minutes 62 --out qwen_mlx/demo --work build/demo
+    python scripts/build_demo_model.py --minutes 150 --out qwen_mlx/demo --work build/demo
     python scripts/build_demo_model.py --evaluate-only --out qwen_mlx/demo
 
 The weights are stored in MLX's affine 8-bit format in groups of 64; mlx-lm loads the folder too.

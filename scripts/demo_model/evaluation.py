@@ -12,6 +12,7 @@ import mlx.core as mx  # isort: skip
 from tokenizers import Tokenizer  # isort: skip
 
 from . import app_help, arithmetic, calendar_units, smalltalk, text_tasks  # isort: skip
+from .blind_wordings import BLIND_WORDINGS_OF_COMMANDS  # isort: skip
 from .conversations import Conversation  # isort: skip
 from .tasks import Task, is_held_out, split_phrasings  # isort: skip
 from .wordings import WORDINGS_OF_A_SUM, WORDINGS_OF_COMMANDS  # isort: skip
@@ -144,13 +145,18 @@ def other_sums(rng: random.Random, count: int) -> Iterator[Question]:
 
 
 def commands(rng: random.Random, count: int) -> Iterator[Question]:
-    """Which command? Wishes of the generator that were kept back, and wordings written apart from it."""
+    """Which command? Wishes of the generator that were kept back, and two lists that it rejects."""
     for index in range(count):
         task = app_help.command_task(rng, language_of(index), held_out_phrasing=True)
         yield ask("commands, held-out wishes", task, is_command(str(task.facts["command"])), MODES[index % 3])
-    for question, name in WORDINGS_OF_COMMANDS:
-        task = Task("command", question, "", "")
-        yield ask("commands, wordings written apart", task, is_command(f"qwen-mlx {name}".strip()))
+    for suite, rows in (
+        ("wordings written apart", WORDINGS_OF_COMMANDS),
+        ("blind wordings", BLIND_WORDINGS_OF_COMMANDS),
+    ):
+        for index, (question, name) in enumerate(rows):
+            for mode in (MODES[0], MODES[1 + index % 2]):
+                task = Task("command", question, "", "")
+                yield ask(f"commands, {suite}", task, is_command(f"qwen-mlx {name}".strip()), mode)
 
 
 def word_jobs(rng: random.Random, count: int) -> Iterator[Question]:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import network  # first: it loads a fast BLAS before mlx
@@ -38,6 +38,10 @@ class Plan:
     other_rate: float = 2e-3
     warmup_steps: int = 40
     save_every: int = 100
+
+    def at_rate(self, factor: float) -> Plan:
+        """The same plan with both learning rates times `factor`."""
+        return replace(self, matrix_rate=self.matrix_rate * factor, other_rate=self.other_rate * factor)
 
 
 @dataclass(frozen=True)

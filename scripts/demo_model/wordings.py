@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from .blind_wordings import BLIND_WORDINGS_OF_COMMANDS
 from .tasks import phrases
 
 WORDINGS_OF_COMMANDS = [  # no wish list was consulted, but misses here were seen when the last wishes were added
@@ -82,4 +85,18 @@ def plain(question: str) -> str:
     return question.lower().rstrip("?.!？。！ ")
 
 
-KEPT_COMMANDS = frozenset(plain(question) for question, _ in WORDINGS_OF_COMMANDS)
+KEPT_COMMANDS = frozenset(plain(question) for question, _ in (*WORDINGS_OF_COMMANDS, *BLIND_WORDINGS_OF_COMMANDS))
+_GREETED = re.compile(r"(.*[,.:!?;，。：！？]|(?:and|now|please|so|ok so|well|first|请|请问|你好))\s*", re.DOTALL)
+
+
+def is_kept(question: str) -> bool:
+    """Whether a question is kept for evaluation, also after a greeting or before a 'please'.
+
+    A longer question that only contains a kept one is another question: "Which command deletes models from my disk?".
+    """
+    whole = plain(question)
+    for text in (whole, whole.removesuffix(" please").rstrip(",，")):
+        ends = (text[cut:].strip() for cut in range(1, len(text)) if _GREETED.fullmatch(text[:cut]))
+        if text in KEPT_COMMANDS or any(plain(end) in KEPT_COMMANDS for end in ends):
+            return True
+    return False

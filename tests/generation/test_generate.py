@@ -206,6 +206,21 @@ def test_any_history_of_turns_gives_the_text_of_a_cold_start(
         texts[key] = prompt + reply
 
 
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_a_turn_over_a_quantized_cache(bits: str) -> None:
+    """What was read before is as good as what would be read now; and it takes fewer bytes."""
+    model = MODELS["full"]
+    cache, plain = PrefixCache(model, 1 << 30, bits), PrefixCache(model, 1 << 30)
+    prompt = PROMPT * 20
+    reply, _ = turn(cache, "full", "a", prompt)
+    turn(plain, "full", "a", prompt)
+    assert cache.nbytes * 3 < plain.nbytes * (1.2 if bits == "8" else 0.75)
+    second = [*prompt, *reply, 1, 2, 3]
+    again, cached = turn(cache, "full", "a", second)
+    assert cached == len(prompt) + len(reply) - 1
+    assert again == turn(PrefixCache(model, 1 << 30, bits), "full", "b", second)[0]
+
+
 def test_old_conversations_make_room() -> None:
     model = MODELS["full"]
     cache = PrefixCache(model, 1)

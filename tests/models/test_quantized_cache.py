@@ -204,6 +204,19 @@ def test_mlx_lm_may_quantize_a_plain_cache_on_the_way() -> None:
         cache[0].to_quantized(group_size=32, bits=8)
 
 
+def test_mlx_lm_writes_over_a_cache_that_it_quantized() -> None:
+    pytest.importorskip("mlx_lm")
+    from mlx_lm.generate import generate_step
+
+    model, prompt = MODELS["full"], ids(20)[0]
+    cache = model.make_cache()
+    steps = generate_step(prompt, model, max_tokens=6, prompt_cache=cache, kv_bits=8, quantized_kv_start=0)
+    written = [int(token) for token, _ in steps]
+    assert all(isinstance(layer, QuantizedKVCache) for layer in cache)
+    plain = [int(token) for token, _ in generate_step(prompt, model, max_tokens=6)]
+    assert written == plain
+
+
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(UsageError, match="quantized"):
         MODELS["full"].make_cache(kv_bits="3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 import re
 import sys
 from collections import Counter
@@ -18,7 +19,17 @@ from tokenizers import Tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from demo_model import app_help, arithmetic, calendar_units, conversations, evaluation, tasks, words  # noqa: E402
+from demo_model import (  # noqa: E402
+    app_help,
+    arithmetic,
+    blind_wordings,
+    calendar_units,
+    conversations,
+    evaluation,
+    tasks,
+    wordings,
+    words,
+)
 from demo_model.numerals import chinese, english  # noqa: E402
 
 DEMO = ROOT / "qwen_mlx" / "demo"
@@ -162,7 +173,7 @@ def test_commands_are_named_in_their_answers(questions: list[tasks.Task]) -> Non
 def test_no_wish_belongs_to_two_commands() -> None:
     owners: dict[str, str] = {}
     for command in app_help.COMMANDS:
-        for wish in {*command.wishes(), *app_help.split(command.wishes_zh)}:
+        for wish in {*command.wishes(), *command.wishes_zh()}:
             assert owners.setdefault(wish, command.line) == command.line, wish
 
 
@@ -209,3 +220,62 @@ def test_evaluation_accepts_right_answers_and_no_others() -> None:
             last = question.conversation.tasks[-1]
             a, b, op = (last.facts[key] for key in ("a", "b", "op"))
             assert arithmetic.pair_held_out(str(op), int(str(a)), int(str(b)))
+
+
+def test_wordings_kept_for_evaluation_are_never_asked(questions: list[tasks.Task]) -> None:
+    for task in questions:
+        assert not wordings.is_kept(task.question), task.question
+    for question, _ in (*wordings.WORDINGS_OF_COMMANDS, *blind_wordings.BLIND_WORDINGS_OF_COMMANDS):
+        assert wordings.is_kept(question) and wordings.is_kept(question.upper() + "??")
+    assert wordings.is_kept("Hi! which command removes a model I no longer use?")
+    assert wordings.is_kept("which command removes a model I no longer use please")
+    assert not wordings.is_kept("Which command removes a model?")
+
+
+def test_the_lists_kept_for_evaluation_name_every_command_and_share_nothing() -> None:
+    lines = {command.line for command in app_help.COMMANDS}
+    apart, blind = wordings.WORDINGS_OF_COMMANDS, blind_wordings.BLIND_WORDINGS_OF_COMMANDS
+    for rows in (apart, blind):
+        assert {f"qwen-mlx {name}".strip() for _, name in rows} == lines
+    texts = [wordings.plain(question) for question, _ in (*apart, *blind)]
+    assert len(set(texts)) == len(texts) and len(blind) > 100
+
+
+@pytest.mark.parametrize(
+    ("wish", "third", "doing"),
+    [
+        ("quantize a model", "quantizes a model", "quantizing a model"),
+        ("verify files", "verifies files", "verifying files"),
+        ("display it", "displays it", "displaying it"),
+        ("have a chat", "has a chat", "having a chat"),
+        ("fetch weights", "fetches weights", "fetching weights"),
+        ("run DPO", "runs DPO", "running DPO"),
+        ("see details", "sees details", "seeing details"),
+        ("be sure", "is sure", "being sure"),
+        ("chat", "chats", "chatting"),
+    ],
+)
+def test_wishes_are_inflected(wish: str, third: str, doing: str) -> None:
+    assert (app_help.third_person(wish), app_help.progressive(wish)) == (third, doing)
+
+
+def test_every_wish_becomes_a_clean_question_of_its_own_command() -> None:
+    rng = random.Random(3)
+    for command in app_help.COMMANDS:
+        for language in ("en", "zh"):
+            asked = {
+                app_help.command_task(rng, language, held_out_phrasing=held_out, command=command).question
+                for held_out in (False, True)
+                for _ in range(60)
+            }
+            assert len(asked) > 60
+            assert not any(mark in question for question in asked for mark in "{}|_")
+        kept = {wish for side in app_help.wishes_of(command.line, "en", True) for wish in side}
+        assert kept and not kept & {wish for side in app_help.wishes_of(command.line, "en", False) for wish in side}
+
+
+def test_a_typing_slip_keeps_the_first_letter_and_most_of_the_word() -> None:
+    rng = random.Random(4)
+    for _ in range(50):
+        slipped = app_help.mistyped(rng, "download")
+        assert slipped[0] == "d" and 7 <= len(slipped) <= 9 and set(slipped) <= set("download")

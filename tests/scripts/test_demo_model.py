@@ -93,5 +93,32 @@ def test_it_stops_thinking_when_asked(model: LoadedModel) -> None:
     assert answer(model, "Hello! /no_think").startswith("<think>\n\n</think>\n\nHello!")
 
 
-def test_it_names_a_command(model: LoadedModel) -> None:
-    assert "`qwen-mlx pull" in answer(model, "How do I download a model?")
+@pytest.mark.parametrize(
+    ("question", "command"),
+    [
+        ("How do I download a model?", "pull"),
+        ("How do I quantize a model? /no_think", "quantize"),
+        ("Which command shows the details of a model?", "show"),
+        ("Which command lists my models?", "list"),
+        ("怎么删除模型？", "rm"),
+        ("What is the command to fine-tune a model?", "train"),
+    ],
+)
+def test_it_names_a_command(model: LoadedModel, question: str, command: str) -> None:
+    assert f"`qwen-mlx {command}`" in answer(model, question)
+
+
+def test_mlx_lm_gives_the_same_answers(model: LoadedModel) -> None:
+    utils = pytest.importorskip("mlx_lm.utils")
+    cache = pytest.importorskip("mlx_lm.models.cache")
+    theirs, _ = utils.load_model(DEMO)
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    end = tokenizer.token_to_id("<|im_end|>")
+    for question in ("What is 27 + 48?", "Which command quantizes a model?", "你好 /no_think", "Spell banana."):
+        prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        said, state = list[int](), cache.make_prompt_cache(theirs)
+        while len(said) < 150 and end not in said:
+            ids = [int(mx.argmax(theirs(mx.array([ids]), cache=state)[0, -1]).item())]
+            said += ids
+        assert tokenizer.decode(said, skip_special_tokens=False) == answer(model, question)
