@@ -23,7 +23,7 @@ from tests.kernels.sweep import first_mistakes
 
 import mlx.core as mx  # isort: skip
 
-TOLERANCE = {mx.float32: 2e-6, mx.float16: 1e-3, mx.bfloat16: 8e-3}  # of the output; the log-sum-exp is float32
+TOLERANCE = {mx.float32: 5e-6, mx.float16: 1e-3, mx.bfloat16: 8e-3}  # of the output; the log-sum-exp is float32
 
 
 def case(
@@ -203,7 +203,7 @@ def few_blocks() -> list[Case]:
 
 
 @needs_simulator
-@pytest.mark.parametrize(("cases", "tolerance"), [(few, 2e-6), (few_regions, 2e-6), (few_blocks, 2e-3)])
+@pytest.mark.parametrize(("cases", "tolerance"), [(few, 5e-6), (few_regions, 5e-6), (few_blocks, 2e-3)])
 def test_without_a_mistake_nothing_is_caught(cases: Callable[[], list[Case]], tolerance: float) -> None:
     for arrays, options in cases():
         expected = kernel.reference(*arrays, **options)
@@ -247,7 +247,7 @@ def test_without_a_mistake_nothing_is_caught(cases: Callable[[], list[Case]], to
     ("record[KW + VW + D / GROUP + word * VPW / GROUP]", "record[KW + VW + word * VPW / GROUP]"),
 )
 def test_planted_in_attend(mistake: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_caught(monkeypatch, kernel, ATTEND, mistake, few, 2e-6)
+    assert_caught(monkeypatch, kernel, ATTEND, mistake, few, 5e-6)
 
 
 @needs_simulator
@@ -261,7 +261,7 @@ def test_planted_in_attend(mistake: tuple[str, str], monkeypatch: pytest.MonkeyP
     ("* (L * REGIONS)", "* L"),
 )
 def test_planted_in_the_regions_of_attend(mistake: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_caught(monkeypatch, kernel, ATTEND, mistake, few_regions, 2e-6)
+    assert_caught(monkeypatch, kernel, ATTEND, mistake, few_regions, 5e-6)
 
 
 @needs_simulator
