@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,17 @@ def main() -> int:
     arguments = parse_arguments()
     if not arguments.evaluate_only:
         work, seed = arguments.work, arguments.seed
+        if arguments.start is not None and not (work / "tokenizer.json").exists():
+            work.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(arguments.start / "tokenizer.json", work / "tokenizer.json")
         tokenizer = make_tokenizer(work / "tokenizer.json", seed)
         config = make_config(tokenizer)
         plan = training.Plan(arguments.steps, arguments.minutes, seed).at_rate(arguments.rate)
         state = training.State(network.build(config, seed), training.make_optimizer(plan))
         checkpoint = work / "checkpoint.safetensors"
+        if arguments.start is not None:
+            network.take_weights(state.decoder, load(arguments.start, weights="expanded").decoder)
+            state.examples = conversations.STAGES[-1][0]
         if checkpoint.exists():
             state.load(checkpoint)
             if arguments.restart:
@@ -63,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     length.add_argument("--minutes", type=float, help="length of the training in minutes of computing (150)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--restart", action="store_true", help="a new schedule from the weights of the checkpoint")
+    parser.add_argument("--start", type=Path, help="begin with the weights of a finished folder, in the last stage")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates, below 1 to --restart")
     parser.add_argument("--ship-only", action="store_true", help="quantize the last checkpoint, without training")
     parser.add_argument("--evaluate-only", action="store_true", help="score the folder --out, without training")

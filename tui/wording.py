@@ -33,7 +33,8 @@ def title_of(text: str) -> str:
 def sentence(error: object) -> str:
     """An error as a sentence: a large letter first, a full stop last."""
     text = str(error).strip() or type(error).__name__
-    text = text[:1].upper() + text[1:]
+    if "://" not in text.split(" ")[0]:
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else text + "."
 
 

@@ -17,6 +17,18 @@ from qwen_mlx.paths import sync_folder
 
 # Left free beside what is written, for the small files and for the file system's own needs.
 _RESERVE = 16 << 20
+_FOLDERS_OF_MODELS = ("additional_chat_templates", ".cache")
+_FILES_OF_MODELS = (
+    "merges.txt",
+    "vocab.txt",
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+    ".gitattributes",
+    ".DS_Store",
+)
+_SUFFIXES_OF_MODELS = (".safetensors", ".json", ".jinja", ".tiktoken", ".model")
 
 
 def partial_folder(target: Path) -> Path:
@@ -66,7 +78,21 @@ def _replaceable(target: Path, force: bool) -> Path:
         raise UsageError(f"{target} holds something else than a model; it is not replaced", hint="Give a new folder.")
     if not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is finished.")
+    if others := sorted(entry.name for entry in target.iterdir() if not _is_of_a_model(entry)):
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise UsageError(
+            f"{target} holds more than a model; it is not replaced",
+            found=shown,
+            hint="Move them, or give a new folder.",
+        )
     return target
+
+
+def _is_of_a_model(entry: Path) -> bool:
+    """Whether a file is of the kind that model folders have, so that replacing the model may take it along."""
+    if entry.is_dir() and not entry.is_symlink():
+        return entry.name in _FOLDERS_OF_MODELS
+    return entry.name in _FILES_OF_MODELS or entry.suffix in _SUFFIXES_OF_MODELS
 
 
 def check_space(target: Path, needed: int) -> None:

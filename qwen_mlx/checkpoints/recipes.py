@@ -187,7 +187,8 @@ def make_recipe(
         check_format(recipe.bits, group_size, "affine", f"--group-size {group_size}")
         return dataclasses.replace(recipe, group_size=group_size, overrides=tuple(overrides))
     own_bits, own_group = MODES.get(mode, (4, 64))
-    bits, group_size = bits or own_bits, group_size or own_group
+    bits = own_bits if bits is None else bits
+    group_size = own_group if group_size is None else group_size
     what = f"--bits {bits}" if group_size in AFFINE_GROUPS else f"--group-size {group_size}"
     check_format(bits, group_size, mode, what)
     return Recipe(bits, group_size, mode, overrides=tuple(overrides), smaller_groups=False)  # type: ignore[arg-type]

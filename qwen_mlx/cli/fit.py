@@ -19,16 +19,19 @@ The memory a model needs for one text: weights, keys and values, states and what
 now. "tight" from 75 % of all memory, "too big" from 85 %. A model that is not here is looked up on the hub."""
 
 
+# What `chat --kv-bits` takes, and how many bits a number of the cache has then.
+_KV_BITS = {"16": 16.0, "8": 8.0, "8/4": 6.0, "4": 4.0}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a folder, name or repository")
     parser.add_argument("--ctx", type=int, metavar="N", help="tokens of the text (default: 8192)")
     parser.add_argument(
         "--kv-bits",
-        type=float,
-        choices=(16, 8, 4),
-        default=16,
+        choices=tuple(_KV_BITS),
+        default="16",
         metavar="N",
-        help="reckon with keys and values in 8 or 4 bits instead of 16",
+        help="reckon with keys and values in 8, 4 or 8/4 bits instead of 16",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -38,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.ctx is not None and args.ctx < 1:
         raise UsageError("--ctx is a number of tokens", found=str(args.ctx))
-    found = judge(_numbers(args.model), args.ctx, args.kv_bits)
+    found = judge(_numbers(args.model), args.ctx, _KV_BITS[args.kv_bits])
     if args.json:
         print(json.dumps({**dataclasses.asdict(found), "need": found.need}, indent=2))
     else:
         print("\n".join(_lines(found)))
+        if args.ctx is not None and args.ctx > found.context:
+            print(f"this model reads at most {found.context:,} tokens")
     return 0
 
 

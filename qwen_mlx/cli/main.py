@@ -47,6 +47,8 @@ PLANNED = ("train", "serve")
 INTERRUPTED = 130  # as the shell says of a program that SIGINT ended
 BROKEN_PIPE = 141  # the same for SIGPIPE
 BUG = 70  # EX_SOFTWARE of sysexits.h
+# Arguments that name a model, a file or a folder; an empty one, of an unset variable, must not mean the current folder.
+_NAMES_OF_THINGS = ("model", "models", "source", "output", "text", "against", "tokenizer", "calib_file")
 _OWN_OPTIONS = ("-h", "--help", "--version", "--debug")
 
 
@@ -145,7 +147,12 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
         raise UsageError(f"`qwen-mlx {name}` is planned, but not built yet")
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}", expected=", ".join(COMMANDS), hint=_hint(name))
-    return _module(name), command_parser(name).parse_words(rest)
+    args = command_parser(name).parse_words(rest)
+    for field in _NAMES_OF_THINGS:
+        values = getattr(args, field, None)
+        if any(value == "" for value in (values if isinstance(values, list) else [values])):
+            raise UsageError(f"the name of the {field} is empty")
+    return _module(name), args
 
 
 def program_parser() -> Parser:

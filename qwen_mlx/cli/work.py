@@ -34,7 +34,10 @@ def add_quiet_options(parser: argparse.ArgumentParser) -> None:
 
 def ask_before_replacing(args: argparse.Namespace) -> None:
     """Ask the person at the terminal, if there is one. Raises `Cancelled` after a "no"."""
-    there = (Path(args.output).expanduser() / "config.json").is_file()
+    try:
+        there = (Path(args.output).expanduser() / "config.json").is_file()
+    except (OSError, ValueError, RuntimeError):
+        return  # a name that cannot be: the job will say so
     somebody = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     if args.force and there and somebody and not args.dry_run:
         confirm(f"Replace the model in {args.output}?", args.yes)

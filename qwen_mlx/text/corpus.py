@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from qwen_mlx.errors import NotFound, QwenError, UsageError
@@ -17,7 +18,10 @@ def read_text(path: Path) -> str:
         NotFound, QwenError: there is none, or it cannot be read as text.
     """
     try:
-        if path.stat().st_size > _MAX_TEXT:
+        about = path.stat()
+        if stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode):
+            raise UsageError(f"{path} is a device", expected="a text file")
+        if about.st_size > _MAX_TEXT:
             raise UsageError(f"{path} is too large to measure with", expected=f"at most {_MAX_TEXT:,} bytes")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

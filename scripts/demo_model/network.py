@@ -77,6 +77,18 @@ def build(config: Mapping[str, Any], seed: int) -> Decoder:
     return decoder
 
 
+def take_weights(decoder: Decoder, source: Decoder) -> None:
+    """Give a decoder of `build` the weights of a loaded one, stacked projections taken apart."""
+    tensors = {name.removeprefix("model."): value.astype(mx.float32) for name, value in hub_tensors(source).items()}
+    for name, module in decoder.named_modules():
+        if isinstance(module, FusedLinear):
+            parent = name.rsplit(".", 1)[0]
+            for part, (member,) in zip(module.parts, module.grouping, strict=True):
+                part.weight = tensors.pop(f"{parent}.{member}.weight")
+    decoder.load_weights(list(tensors.items()), strict=False)
+    mx.eval(decoder.parameters())
+
+
 def quantized_weights(decoder: Decoder) -> dict[str, mx.array]:
     """Hub-named tensors as shipped: matrices in 8 bits, one scale and bias for 64 weights.
 

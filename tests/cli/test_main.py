@@ -166,4 +166,4 @@ def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:
 
 def test_no_name_is_not_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", ""]) == 2
-    assert "is not the name of a model" in capsys.readouterr().err
+    assert "the name of the model is empty" in capsys.readouterr().err

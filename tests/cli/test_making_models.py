@@ -151,3 +151,43 @@ def test_ctrl_c_leaves_nothing_behind(original, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "stopped; nothing was left behind" in err
     assert "Traceback" not in err and list(tmp_path.iterdir()) == []
+
+
+def test_force_never_takes_files_of_other_kinds_along(original, tmp_path, capsys):
+    there = tmp_path / "there"
+    assert run(capsys, "convert", original, "-o", there, "-q")[0] == 0
+    (there / "photos").mkdir()
+    (there / "photos" / "a.jpg").write_text("mine")
+    (there / "notes.txt").write_text("mine")
+    code, _, err = run(capsys, "convert", original, "-o", there, "--force", "-y", "-q")
+    assert code == 2 and "holds more than a model" in err and "notes.txt, photos" in err
+    assert (there / "photos" / "a.jpg").read_text() == "mine"
+    (there / "photos" / "a.jpg").unlink()
+    (there / "photos").rmdir()
+    (there / "notes.txt").unlink()
+    assert run(capsys, "convert", original, "-o", there, "--force", "-y", "-q")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["quantize", "MODEL", "-o", ""], "the name of the output is empty"),
+        (["import", "", "-o", "x"], "is empty"),
+        (["eval", "MODEL", "--text", ""], "the name of the text is empty"),
+        (["quantize", "MODEL", "-o", "x" * 300], "too long"),
+        (["quantize", "MODEL", "-o", "new", "--bits", "0"], "0"),
+        (["eval", "MODEL", "--text", "/dev/zero"], "is a device"),
+    ],
+)
+def test_what_cannot_be_meant(original, tmp_path, monkeypatch, capsys, words, problem):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *[original if word == "MODEL" else word for word in words])
+    assert (code, out) == (2, "") and problem in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_no_word_for_nan():
+    from qwen_mlx.cli.json_events import as_dictionary
+
+    event = Progress("x", 0, 1, "bytes", speed=float("nan"), remaining=float("inf"))
+    assert as_dictionary(event)["speed"] is None and as_dictionary(event)["remaining"] is None

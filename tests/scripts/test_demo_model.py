@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from qwen_mlx.checkpoints.load import LoadedModel, load
+from scripts.demo_model import network
 
 import mlx.core as mx  # isort: skip
 
@@ -122,3 +123,14 @@ def test_mlx_lm_gives_the_same_answers(model: LoadedModel) -> None:
             ids = [int(mx.argmax(theirs(mx.array([ids]), cache=state)[0, -1]).item())]
             said += ids
         assert tokenizer.decode(said, skip_special_tokens=False) == answer(model, question)
+
+
+def test_training_can_begin_with_the_shipped_weights() -> None:
+    values = json.loads((DEMO / "config.json").read_text("utf-8"))
+    config = {key: value for key, value in values.items() if not key.startswith("quantization")}
+    shipped = load(DEMO, weights="expanded").decoder
+    decoder = network.build(config, seed=3)
+    ids = mx.array([[5, 80, 700, 3]])
+    assert not mx.allclose(decoder(ids), shipped(ids), atol=1e-3)
+    network.take_weights(decoder, shipped)
+    assert mx.allclose(decoder(ids), shipped(ids), atol=1e-4)

@@ -161,8 +161,17 @@ async def test_any_size_can_be_used(stage, size):
         await s.ask("x " * 50)
         await s.press("ctrl+o", "ctrl+b", "f1", "escape")
         await s.pilot.resize_terminal(90, 30)
-        await s.pilot.pause()
-        assert "answer" in s.frame()
+        await s.press("escape")
+        await s.until(lambda: "answer" in s.frame())
+
+
+async def test_a_list_that_was_beside_the_messages_never_hides_them(stage):
+    async with stage(reply("an answer"), size=(120, 30)) as s:
+        await s.ask("x")
+        await s.press("ctrl+b", "ctrl+b")
+        s.prompt.focus()
+        await s.pilot.resize_terminal(70, 30)
+        await s.until(lambda: "an answer" in s.frame() and not s.chat.sidebar.display)
 
 
 async def test_the_text_column_is_centred_on_a_wide_screen(stage):

@@ -45,6 +45,7 @@ from tui.widgets.status_bar import StatusBar
 from tui.widgets.welcome import Welcome
 from tui.wording import sentence
 
+WIDE = 100  # cells from which on the list stands beside the messages
 SETTLE_SECONDS = 1.0
 DOWNLOAD_SECONDS = 1.0  # between two looks at a download in the background
 TWICE_SECONDS = 1.0  # within which the second escape edits the last message
@@ -55,7 +56,7 @@ class ChatScreen(CalmScreen):
 
     BINDINGS = bindings("chat")
     CSS_PATH = "chat.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
     AUTO_FOCUS = "#prompt"
 
     def __init__(
@@ -519,6 +520,11 @@ class ChatScreen(CalmScreen):
             keep = partial(self._preferences.keep, list_shown=not visible)
             self.run_worker(asyncio.to_thread(keep), group="preferences")
         (self.prompt if visible else self.sidebar.listing).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Where there is no room beside the messages, the list stays only if somebody is in it."""
+        if event.size.width < WIDE and not self.sidebar.listing.has_focus:
+            self.remove_class("-with-list")
 
     def _show_sidebar(self, visible: bool) -> None:
         self.set_class(visible, "-with-list")

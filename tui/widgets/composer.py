@@ -53,7 +53,7 @@ class SlashRows(Still):
         rows = [
             Content.assemble(
                 (f"/{command.name}", "bold $primary"),
-                (f" {command.argument}".ljust(16 - len(command.name)), "$secondary"),
+                (f" {command.argument}".ljust(24 - len(command.name)), "$secondary"),
                 command.title,
             )
             for command in found[:_SUGGESTED]
