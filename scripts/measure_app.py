@@ -68,7 +68,7 @@ class PacedRuntime:
 
         self.model: Any = ModelInfo("paced", "/", "qwen3", 600_000_000, 4.5, 40960, "optional", "cpu", 0)
         self.seconds = 0.0
-        self._pieces, self._rate, self._work = pieces, rate, work
+        self.pieces, self._rate, self._work = pieces, rate, work
 
     def submit(self, job: Any) -> Any:
         from qwen_mlx.runtime.jobs import Handle
@@ -81,7 +81,7 @@ class PacedRuntime:
         from qwen_mlx.events import AnswerDelta, Message, ReplyFinished, ReplyStats
 
         began = time.perf_counter()
-        for number, piece in enumerate(self._pieces):
+        for number, piece in enumerate(self.pieces):
             if self._work:  # the lock is held for `work`, then a GPU would compute without it
                 until = time.thread_time() + self._work
                 while time.thread_time() < until:
@@ -91,8 +91,8 @@ class PacedRuntime:
                 time.sleep(max(0.0, began + (number + 1) / self._rate - time.perf_counter()))
             handle.put(AnswerDelta(piece))
         self.seconds = time.perf_counter() - began
-        text = "".join(self._pieces)
-        handle.put(ReplyFinished(Message("assistant", text), "stop", ReplyStats(completion_tokens=len(self._pieces))))
+        text = "".join(self.pieces)
+        handle.put(ReplyFinished(Message("assistant", text), "stop", ReplyStats(completion_tokens=len(self.pieces))))
 
     def close(self, timeout: float = 2.0) -> None:
         """Nothing to end."""
@@ -170,7 +170,7 @@ def child(task: dict[str, Any]) -> dict[str, Any]:
                 summary(lags), cpu=round(100 * (time.thread_time() - cpu) / spent, 1), seconds=round(spent, 1)
             )
             if getattr(runtime, "seconds", 0):
-                result["tokens_per_second"] = round(task.get("tokens", TOKENS) / runtime.seconds, 1)
+                result["tokens_per_second"] = round(len(runtime.pieces) / runtime.seconds, 1)
         result["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     async def run() -> None:
