@@ -31,6 +31,7 @@ class Attention(nn.Module):
         if spec.qk_norm:
             self.q_norm = RMSNorm(spec.head_dim, eps=eps)
             self.k_norm = RMSNorm(spec.head_dim, eps=eps)
+        self._kept: tuple[mx.array, mx.array, mx.array] | None = None
         self._rope = Rope(spec.rope)
         self._dual_chunk = None
         if spec.dual_chunk is not None:
@@ -47,7 +48,7 @@ class Attention(nn.Module):
         else:
             q = store.write(heads, self._rope.rotations(where))
             if s.logn is not None and where.index + length > s.logn:
-                q = q * _logn(s.logn, where.index, length).astype(q.dtype)
+                q = q * _logn(s.logn, where.places(length)).astype(q.dtype)
             out = store.attend(q, s.head_dim**-0.5, where.mask)
         out = out.swapaxes(1, 2)
         if gate is not None:
@@ -67,11 +68,19 @@ class Attention(nn.Module):
         k = k.reshape(batch, length, s.kv_heads, s.head_dim)
         v = v.reshape(batch, length, s.kv_heads, s.head_dim)
         if s.qk_norm:
-            return NewHeads(q, k, v, (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps), gate
+            weights = self.q_norm.weight, self.k_norm.weight
+            return NewHeads(q, k, v, weights, self.q_norm.eps, self._stacked(weights) if length == 1 else None), gate
         return NewHeads(q, k, v), gate
 
+    def _stacked(self, weights: tuple[mx.array, mx.array]) -> mx.array:
+        """The weights of the norms, a row for each head (heads + kv_heads, head_dim); made when they are new."""
+        if self._kept is None or self._kept[0] is not weights[0] or self._kept[1] is not weights[1]:
+            counts = (self.spec.heads, self.spec.kv_heads)
+            rows = [mx.broadcast_to(w, (count, w.size)) for w, count in zip(weights, counts)]
+            self._kept = *weights, mx.concatenate(rows)
+        return self._kept[2]
 
-def _logn(trained: int, index: int, length: int) -> mx.array:
-    """Factors (length, 1) of queries from `index` on, which keep the entropy of attention in long texts."""
-    place = mx.arange(index + 1, index + length + 1, dtype=mx.float32)[:, None]
-    return mx.maximum(mx.log(place) / math.log(trained), 1.0)
+
+def _logn(trained: int, places: mx.array) -> mx.array:
+    """Factors of queries at `places`, in their shape, which keep the entropy of attention in long texts."""
+    return mx.maximum(mx.log((places + 1).astype(mx.float32)) / math.log(trained), 1.0)

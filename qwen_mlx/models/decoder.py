@@ -70,7 +70,10 @@ class Layer(nn.Module):
 
 def _norm_of_sum(x: mx.array, y: mx.array | None, norm: RMSNorm) -> tuple[mx.array, mx.array]:
     """`x + y` and its norm; without `y`, `x` and its norm."""
-    return (x, norm(x)) if y is None else add_rms_norm(x, y, norm.weight, norm.eps)
+    if y is not None and launch.builder() is not None:
+        return add_rms_norm(x, y, norm.weight, norm.eps)
+    x = x if y is None else x + y
+    return x, norm(x)
 
 
 class Forward(NamedTuple):

@@ -8,10 +8,12 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen_mlx.kernels.launch import scalar
 from qwen_mlx.models.cache import RecurrentCache
 from qwen_mlx.models.delta_rule import delta_rule
 from qwen_mlx.models.elementwise import sigmoid, silu
-from qwen_mlx.models.positions import Positions
+from qwen_mlx.models.norm import rms_norm
+from qwen_mlx.models.positions import Positions, Texts
 from qwen_mlx.models.projections import FusedLinear
 from qwen_mlx.models.spec import DeltaNetSpec
 
@@ -55,39 +57,47 @@ class DeltaNet(nn.Module):
         if before is None:
             before = mx.zeros((batch, s.kernel - 1, self._channels), qkv.dtype)
         padded = mx.concatenate([before, qkv], axis=1)
-        u = silu(_convolution(padded, self.conv1d)).astype(mx.float32)
+        u = silu(_convolution(padded, self.conv1d, where.texts)).astype(mx.float32)
         keys = 2 * s.key_heads * s.key_dim
         qk = _rms(u[..., :keys].reshape(batch, length, 2 * s.key_heads, s.key_dim))
         q, k = mx.split(qk * self._scales, 2, axis=2)
         v = u[..., keys:].reshape(batch, length, s.value_heads, s.value_dim)
         rate = mx.exp(self.A_log.astype(mx.float32))
-        log_decay = -rate * nn.softplus(a.astype(mx.float32) + self.dt_bias.astype(mx.float32))
+        # Not `nn.softplus`: it is compiled, which on a CPU needs a compiler at run time.
+        softplus = mx.logaddexp(a.astype(mx.float32) + self.dt_bias.astype(mx.float32), scalar(0.0))
+        log_decay = -rate * softplus
         beta = sigmoid(b.astype(mx.float32))
-        y, state = delta_rule(q, k, v, log_decay, beta, None if cache is None else cache.recurrent)
+        starts = None if where.texts is None else where.texts.starts
+        y, state = delta_rule(q, k, v, log_decay, beta, None if cache is None else cache.recurrent, starts)
         if cache is not None:
             cache.update(padded[:, length:], state, length)
-        y = mx.fast.rms_norm(y, self.norm.weight.astype(mx.float32), self.norm.eps)
+        y = rms_norm(y, self.norm.weight.astype(mx.float32), self.norm.eps)
         y = y * silu(z.astype(mx.float32)).reshape(y.shape)
         return self.out_proj(y.astype(x.dtype).reshape(batch, length, -1))
 
 
-def _convolution(padded: mx.array, weight: mx.array) -> mx.array:
+def _convolution(padded: mx.array, weight: mx.array, texts: Texts | None) -> mx.array:
     """A causal convolution of every channel by itself.
 
     Args:
         padded: (batch, kernel - 1 + length, channels), what came before the tokens first.
         weight: (channels, kernel).
+        texts: what is in the rows where they hold several texts, none of which reads another.
     """
     kernel = weight.shape[1]
     length = padded.shape[1] - kernel + 1
     if length == 1:
         return (padded * weight.T).sum(axis=1, keepdims=True)
-    u = padded[:, :length] * weight[:, 0]
-    for i in range(1, kernel):
-        u = u + padded[:, i : i + length] * weight[:, i]
+    u: mx.array | None = None
+    for i in range(kernel):
+        term = padded[:, i : i + length] * weight[:, i]
+        if texts is not None and i < kernel - 1:
+            term = mx.where(texts.before(kernel - 1 - i)[..., None], term, mx.zeros((), term.dtype))
+        u = term if u is None else u + term
+    assert u is not None
     return u
 
 
 def _rms(x: mx.array) -> mx.array:
     """`x / sqrt(sum(x^2) + eps)` times the root of the size, over the last axis."""
-    return mx.fast.rms_norm(x, None, _L2_EPS / x.shape[-1])
+    return rms_norm(x, None, _L2_EPS / x.shape[-1])

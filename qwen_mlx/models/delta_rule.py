@@ -16,7 +16,13 @@ _FEW = 8  # a chunk with fewer tokens is not worth its overhead
 
 
 def delta_rule(
-    q: mx.array, k: mx.array, v: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array | None
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    log_decay: mx.array,
+    beta: mx.array,
+    state: mx.array | None,
+    starts: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
     """The outputs of all tokens, and the state after them; everything is float32.
 
@@ -26,10 +32,16 @@ def delta_rule(
         log_decay: (batch, length, value_heads), at most 0.
         beta: the same shape, 0 to 1.
         state: (batch, value_heads, value_dim, key_dim), None for zeros.
+        starts: int32 (batch, length), where in its row the text of a token begins, for rows that hold several texts;
+            each begins with a state of zeros. Then everything is computed in chunks, which has a gradient on every
+            device (MLX's kernel has none), and takes memory in proportion to the length.
 
     Returns:
         (batch, length, value_heads, value_dim), and the new state.
     """
+    if starts is not None:
+        assert state is None
+        return _chunks(q, k, v, log_decay, beta, None, starts)
     if device.backend() != "cpu":
         return _tokens(q, k, v, log_decay, beta, state)
     if q.shape[1] == 1:
@@ -62,11 +74,19 @@ def _one_token(
 
 
 def _chunks(
-    q: mx.array, k: mx.array, v: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array | None
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    log_decay: mx.array,
+    beta: mx.array,
+    state: mx.array | None,
+    starts: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Within a chunk, with c the sum of log decays so far, the tokens that a token changes the state by are `U - W S`:
 
     A = beta_i (k_i . k_j) exp(c_i - c_j) for j < i,  U = (1 + A)^-1 (beta v),  W = (1 + A)^-1 (beta exp(c) k)
+
+    Between tokens of two texts everything has decayed: there the exponentials are zero.
     """
     batch, length, heads, size = v.shape
     chunk = min(CHUNK, length)
@@ -88,6 +108,14 @@ def _chunks(
     between = mx.where(before, exp(mx.where(before, c[..., None] - c[..., None, :], 0.0)), 0.0)
     since_start = mx.exp(c)[..., None]
     to_end = mx.exp(c[..., -1:] - c)[..., None]
+    if starts is not None:
+        # What pads the last chunk is a text of its own, after all others.
+        own = mx.pad(starts, [(0, 0), (0, count * chunk - length)], constant_values=length)
+        own = own.reshape(batch, 1, count, chunk)
+        between = mx.where(own[..., None] == own[..., None, :], between, 0.0)
+        began = own < chunk * mx.arange(count)[:, None]  # before its chunk
+        since_start = mx.where(began[..., None], since_start, 0.0)
+        to_end = mx.where((own == own[..., -1:])[..., None], to_end, 0.0)
     keys, k_beta = k.swapaxes(-1, -2), k * beta
     inverse: mx.array = _inverse(mx.tril((k_beta @ keys) * between, -1))  # type: ignore[assignment]
     solved = inverse @ mx.concatenate([v * beta, k_beta * since_start], axis=-1)

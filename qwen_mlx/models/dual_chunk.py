@@ -14,10 +14,11 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
+from qwen_mlx.errors import UsageError
 from qwen_mlx.models.blockwise import KeyGroup, attend_blockwise
 from qwen_mlx.models.cache import Store
 from qwen_mlx.models.heads import NewHeads, Rotation
-from qwen_mlx.models.positions import Positions
+from qwen_mlx.models.positions import Positions, Texts
 from qwen_mlx.models.rope import Rope
 from qwen_mlx.models.spec import DualChunkSpec
 
@@ -40,6 +41,8 @@ class DualChunk:
     def attend(self, heads: NewHeads, where: Positions, store: Store) -> mx.array:
         """Attention of new tokens over the whole text, which `store` keeps: (batch, heads, length, head_dim)."""
         scale = self._scale * self.temperature(where.reading)
+        if where.texts is not None:
+            return self._attend_texts(heads, where.texts, store)
         if heads.q.shape[1] == 1:
             return self._attend_next(heads, where, store, scale)
         heads = heads.normed()
@@ -58,6 +61,21 @@ class DualChunk:
                 if b - a > _QUERIES:
                     mx.eval(outputs[-1])  # else the blocks of all rows would be alive at once
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+
+    def _attend_texts(self, heads: NewHeads, texts: Texts, store: Store) -> mx.array:
+        """Rows with several texts, all within one chunk: plain attention, every token at its own position."""
+        longest = min(self.spec.stride, self.spec.original_max_positions or self.spec.stride)
+        length = heads.q.shape[1]
+        if length > longest:
+            raise UsageError(
+                "this model reads long texts with Dual Chunk Attention, which cannot be trained",
+                expected=f"rows of at most {longest} tokens",
+                found=f"{length}",
+                hint="Make the rows shorter.",
+            )
+        places = texts.positions
+        rotation = Rotation(self._rope.periods(), places, places, self._rope.spec.dims)
+        return store.attend(store.write(heads, [rotation]), self._scale, None)
 
     def _attend_next(self, heads: NewHeads, where: Positions, store: Store, scale: float) -> mx.array:
         """The same for one new token: three queries, rotated at once, each with its range of keys."""

@@ -9,6 +9,8 @@ memory for one block more than the packed weights.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -50,26 +52,62 @@ def multiply(
             wide, weight, scales, biases, transpose=True, group_size=form.group_size, bits=form.bits, mode=form.mode
         )
         return y.astype(x.dtype)
-    rows = weight.shape[0]
-    block = max(1, _BLOCK // x.shape[-1])
+    arrays = (wide, weight, scales) if biases is None else (wide, weight, scales, biases)
+    return _product(form)(*arrays).astype(x.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _product(form: QuantizationSpec) -> Callable[..., mx.array]:
+    """`x @ W.T` by blocks of W. Its gradient unpacks them again: kept, they would be all of W in float32."""
+    compute: Any = mx.custom_function(functools.partial(_by_blocks, form))
+
+    def vjp(primals: Sequence[mx.array], cotangent: mx.array, _output: mx.array) -> tuple[mx.array, ...]:
+        x, weight, *scaling = primals
+        total: mx.array | None = None
+        for start, block in _blocks(form, x.shape[-1], weight, *scaling):
+            plain = block(total)
+            part = cotangent[..., start : start + plain.shape[0]] @ plain
+            total = part if total is None else total + part
+        assert total is not None
+        # Nearly nobody trains scales; what nobody asks for is not computed.
+        into_scaling = mx.vjp(lambda *s: _by_blocks(form, x, weight, *s), scaling, [cotangent])[1]
+        return (total, mx.zeros_like(weight), *into_scaling)
+
+    compute.vjp(vjp)
+    return cast("Callable[..., mx.array]", compute)
+
+
+def _by_blocks(form: QuantizationSpec, x: mx.array, weight: mx.array, *scaling: mx.array) -> mx.array:
     outputs: list[mx.array] = []
-    for start in range(0, rows, block):
-        own = slice(start, start + block)
-        codes = weight[own]
-        if outputs:  # one after the other, or all would be unpacked before the first is used
-            codes = mx.depends(codes, outputs[-1])
-        plain = mx.dequantize(
-            codes,
-            scales[own],
-            None if biases is None else biases[own],
-            group_size=form.group_size,
-            bits=form.bits,
-            mode=form.mode,
-            dtype=mx.float32,
-        )
-        outputs.append(wide @ plain.T)
-    y = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=-1)
-    return y.astype(x.dtype)
+    for _, block in _blocks(form, x.shape[-1], weight, *scaling):
+        outputs.append(x @ block(outputs[-1] if outputs else None).T)
+    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=-1)
+
+
+def _blocks(
+    form: QuantizationSpec, columns: int, weight: mx.array, scales: mx.array, biases: mx.array | None = None
+) -> Iterator[tuple[int, Callable[[mx.array | None], mx.array]]]:
+    """The first row of every block, and what unpacks it (to float32) after the array that it is given is there.
+
+    One after the other, or all would be unpacked before the first is used.
+    """
+    size = max(1, _BLOCK // columns)
+    for start in range(0, weight.shape[0], size):
+        own = slice(start, start + size)
+
+        def unpack(after: mx.array | None, own: slice = own) -> mx.array:
+            codes = weight[own] if after is None else mx.depends(weight[own], after)
+            return mx.dequantize(
+                codes,
+                scales[own],
+                None if biases is None else biases[own],
+                group_size=form.group_size,
+                bits=form.bits,
+                mode=form.mode,
+                dtype=mx.float32,
+            )
+
+        yield start, unpack
 
 
 class PackedLinear(nn.QuantizedLinear):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
@@ -45,9 +46,9 @@ class FusedLinear(nn.Module):
         outputs: list[mx.array] = []
         for part, group in zip(self.parts, self._grouping):
             y = part(x)
-            start = 0
-            for name in group:
-                rows = self._members[name]
-                outputs.append(y if len(group) == 1 else y[..., start : start + rows])
-                start += rows
+            if len(group) == 1:
+                outputs.append(y)
+            else:
+                ends = list(itertools.accumulate(self._members[name] for name in group))
+                outputs += mx.split(y, ends[:-1], axis=-1)
         return outputs

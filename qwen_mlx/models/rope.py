@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
+from dataclasses import replace
 
 import mlx.core as mx
 
+from qwen_mlx import device
 from qwen_mlx.models.heads import Rotation
-from qwen_mlx.models.positions import Positions
+from qwen_mlx.models.positions import Positions, Texts
 from qwen_mlx.models.spec import RopeSpec
 
 
@@ -27,6 +30,8 @@ class Rope:
     def rotations(self, where: Positions) -> list[Rotation]:
         """One for all rows of a batch, or where the first Qwen's texts are of different length one for each."""
         s = self.spec
+        if where.texts is not None:
+            return [self._of_texts(where.texts, where.end)]
         if s.type == "dynamic":
             # Only theta changes with the length: keys already in a cache keep the rotation they got.
             bases = [dynamic_theta(s, where.end)]
@@ -36,9 +41,24 @@ class Rope:
             bases = [s.theta]
         offsets = where.offsets
         if len(set(bases)) == 1:
-            return [self.rotation(offsets, offsets, bases[0])]
+            rotation = self.rotation(offsets, offsets, bases[0])
+            if where.single and self._gain == 1.0 and device.backend() == "cpu":
+                return [replace(rotation, matrix=self._matrix(where, bases[0]))]
+            return [rotation]
         rows = [offsets[i : i + 1] for i in range(len(bases))]
         return [self.rotation(row, row, base) for row, base in zip(rows, bases)]
+
+    def _of_texts(self, texts: Texts, length: int) -> Rotation:
+        """Every token by itself; where the base depends on the length of a text, on that of its own."""
+        s, places = self.spec, texts.positions
+        base = {"dynamic": dynamic_theta, "qwen1": qwen1_theta}.get(s.type)
+        if base is None or length <= s.max_positions:
+            return self.rotation(places, places)
+        bases = [base(s, end) for end in range(s.max_positions, length + 1)]
+        kinds = sorted(set(bases))
+        kind = mx.array([kinds.index(b) for b in bases])[mx.maximum(texts.lengths - s.max_positions, 0)]
+        periods = mx.array([self._values(b) for b in kinds], dtype=mx.float32)[kind]
+        return Rotation(periods, places, places, s.dims, self._gain)
 
     def rotation(
         self, q_offset: mx.array, k_offset: mx.array, base: float | None = None, k_scale: float = 1.0
@@ -46,21 +66,32 @@ class Rope:
         """Offsets as in `Rotation`; `base` where it is not the one of the spec."""
         return Rotation(self.periods(base), q_offset, k_offset, self.spec.dims, self._gain, k_scale)
 
+    def _matrix(self, where: Positions, base: float) -> mx.array:
+        """`Rotation.matrix` of the only position of `where`, made by the first layer that asks."""
+        key = self.spec, base
+        if key not in where.shared:
+            angles = where.offsets / self.periods(base)
+            cos, sin = mx.cos(angles), mx.sin(angles)
+            stay, cross = _stay_and_cross(self.spec.dims)
+            where.shared[key] = mx.concatenate([cos, cos]) * stay + mx.concatenate([sin, sin]) * cross
+        return where.shared[key]
+
     def periods(self, base: float | None = None) -> mx.array:
         """float32 (dims / 2,): how many positions a pair of channels takes to turn by one radian."""
-        s = self.spec
-        base = base or s.theta
+        base = base or self.spec.theta
         if base not in self._periods:
-            if s.type == "yarn":
-                periods = yarn_periods(s)
-            else:
-                stretch = s.factor if s.type == "linear" else 1.0
-                periods = [stretch * base ** (2 * i / s.dims) for i in range(s.dims // 2)]
-            self._periods[base] = mx.array(periods, dtype=mx.float32)
+            self._periods[base] = mx.array(self._values(base), dtype=mx.float32)
             mx.eval(self._periods[base])  # so that any thread may use it
             if len(self._periods) > 8:
                 self._periods.popitem(last=False)
         return self._periods[base]
+
+    def _values(self, base: float) -> list[float]:
+        s = self.spec
+        if s.type == "yarn":
+            return yarn_periods(s)
+        stretch = s.factor if s.type == "linear" else 1.0
+        return [stretch * base ** (2 * i / s.dims) for i in range(s.dims // 2)]
 
     def all_at(self, x: mx.array, position: int) -> mx.array:
         """Rotate every token of `x` (batch, heads, length, head_dim) by the same `position`."""
@@ -71,6 +102,19 @@ class Rope:
         """Rotate `x` (batch, heads, length, head_dim) from position `offset` on."""
         dims, periods = self.spec.dims, self.periods()
         return mx.fast.rope(x, dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=periods)
+
+
+@functools.lru_cache(maxsize=16)
+def _stay_and_cross(dims: int) -> tuple[mx.array, mx.array]:
+    """(dims, dims), a row for each channel that is turned, a column for each result: its own part, and its partner's.
+
+    Channel i becomes `cos x_i - sin x_j` and its partner j = i + dims / 2 `cos x_j + sin x_i`.
+    """
+    stay = mx.eye(dims)
+    first, second = mx.split(stay, 2)
+    cross = mx.concatenate([second, -first])
+    mx.eval(stay, cross)  # so that any thread may use them
+    return stay, cross
 
 
 def dynamic_theta(spec: RopeSpec, end: int) -> float:

@@ -103,6 +103,54 @@ def for_training(table: str) -> tuple[str, ...]:
     return tuple(entry for entry in split(table) if not is_held_out("phrasing:" + entry))
 
 
+JUMBLED_EN, JUMBLED_ZH = 0.14, 0.06
+"""Shares of questions for a command that are a few words in any order."""
+TELLING = 0.6
+"""A word belongs to a command when at least this share of its use is for that command, all counting alike."""
+
+
+@cache
+def words_of(line: str, language: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words of what training says about a command: those that belong to it, and all (pairs of Chinese characters)."""
+    shares: dict[str, dict[str, float]] = {}
+    for command in COMMANDS:
+        seen = [word for text in sayings(command, language) for word in words_in(text, language)]
+        for word in seen:
+            owners = shares.setdefault(word, {})
+            owners[command.line] = owners.get(command.line, 0.0) + 1 / len(seen)
+    own = [word for word, owners in shares.items() if line in owners]
+    return tuple(word for word in own if shares[word][line] >= TELLING * sum(shares[word].values())), tuple(own)
+
+
+def sayings(command: Command, language: str) -> list[str]:
+    """Everything training may say about a command, each verb and each object once."""
+    if language == "zh":
+        tables = (command.verbs_zh, command.objects_zh, command.free_zh, command.troubles_zh)
+    else:
+        tables = (command.verbs, command.objects, command.free, command.nouns, command.troubles)
+    return [text.replace("_", " ") for table in tables for text in for_training(table)]
+
+
+def words_in(text: str, language: str) -> list[str]:
+    """Lower-case words without the small ones; of Chinese every pair of neighbouring characters."""
+    text = text.replace("{m}", " ").lower()
+    if language == "zh":
+        return [text[i : i + 2] for i in range(len(text) - 1) if not set(text[i : i + 2]) & set(" ，。？!！的了")]
+    return [word for word in (part.strip(".,?!:;'\"") for part in text.split()) if word and word not in SMALL_WORDS]
+
+
+def jumbled(rng: random.Random, command: Command, language: str) -> str:
+    """A few words about a job in any order: what a question means stands in its words more than in its form."""
+    telling, some = words_of(command.line, language)
+    words = [pick(rng, telling) for _ in range(rng.choice((1, 2, 2, 3)))]
+    words += [pick(rng, some) for _ in range(rng.choice((0, 1, 1, 2)))]
+    if rng.random() < 0.35:
+        words.append("{m}")
+    words = list(dict.fromkeys(words))
+    rng.shuffle(words)
+    return ("" if language == "zh" else " ").join(words) + ("？" if language == "zh" else "?") * (rng.random() < 0.3)
+
+
 def name_models(rng: random.Random, text: str, language: str) -> str:
     """Put a model, of any name, where the text leaves room for one."""
     if "{m}" not in text:
@@ -113,6 +161,8 @@ def name_models(rng: random.Random, text: str, language: str) -> str:
 
 def worded_en(rng: random.Random, command: Command, held_out: bool) -> str:
     """An English question for a job, in one of many forms; a held-out one is always built on a wish."""
+    if not held_out and rng.random() < JUMBLED_EN:
+        return name_models(rng, jumbled(rng, command, "en"), "en")
     form = rng.random() * (0.72 if held_out else 1.0)
     wish = name_models(rng, draw_wish(rng, command, "en", held_out), "en")
     if form < 0.46:
@@ -138,6 +188,8 @@ def worded_en(rng: random.Random, command: Command, held_out: bool) -> str:
 
 def worded_zh(rng: random.Random, command: Command, held_out: bool) -> str:
     """A Chinese question for a job."""
+    if not held_out and rng.random() < JUMBLED_ZH:
+        return name_models(rng, jumbled(rng, command, "zh"), "zh")
     if not held_out and rng.random() < 0.2:
         question = pick(rng, for_training(command.troubles_zh))
         if rng.random() < 0.4:
