@@ -24,7 +24,7 @@ class FusedLinear(nn.Module):
         super().__init__()
         self._members = dict(members)  # underscored: MLX takes any other dict for parameters
         self.parts: list[nn.Module] = [nn.Linear(input_dims, sum(members.values()), bias=bias)]
-        self._grouping: list[list[str]] = [list(members)]
+        self._group([list(members)])
 
     @property
     def members(self) -> dict[str, int]:
@@ -34,7 +34,13 @@ class FusedLinear(nn.Module):
         """Replace the matrices; `grouping` names the members of each, all members in their order."""
         assert [name for group in grouping for name in group] == list(self._members)
         self.parts = list(parts)
+        self._group(grouping)
+
+    def _group(self, grouping: Sequence[Sequence[str]]) -> None:
+        """Keep the names of each part, and the rows at which its members but the first begin."""
         self._grouping = [list(group) for group in grouping]
+        rows = [list(itertools.accumulate(self._members[name] for name in group)) for group in grouping]
+        self._borders = [ends[:-1] for ends in rows]
 
     @property
     def grouping(self) -> list[list[str]]:
@@ -44,11 +50,10 @@ class FusedLinear(nn.Module):
     def __call__(self, x: mx.array) -> list[mx.array]:
         """x (..., input_dims) -> one array (..., rows) per member."""
         outputs: list[mx.array] = []
-        for part, group in zip(self.parts, self._grouping):
+        for part, borders in zip(self.parts, self._borders):
             y = part(x)
-            if len(group) == 1:
-                outputs.append(y)
+            if borders:
+                outputs += mx.split(y, borders, axis=-1)
             else:
-                ends = list(itertools.accumulate(self._members[name] for name in group))
-                outputs += mx.split(y, ends[:-1], axis=-1)
+                outputs.append(y)
         return outputs
