@@ -171,6 +171,17 @@ class ChatTemplate:
             return "never"
         return "always" if answer in history and thought not in history else "never"
 
+    @functools.cached_property
+    def tools(self) -> bool:
+        """Whether the template has a place for tools."""
+        question = {"role": "user", "content": "1+1?"}
+        name = "sum_of_two_numbers"
+        tool = {"type": "function", "function": {"name": name, "description": "Adds.", "parameters": {}}}
+        try:
+            return name in self.render([question], tools=[tool])
+        except TemplateError:
+            return False
+
     @staticmethod
     def opens_thinking(prompt: str) -> bool:
         """Whether a rendered prompt ends inside a `<think>` block, so that the reply begins with thinking."""

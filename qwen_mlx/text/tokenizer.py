@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,6 +84,12 @@ class Tokenizer:
 
     def is_special(self, number: int) -> bool:
         return number in self.special_ids
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Equal for two tokenizers that cut every text alike into the same ids; hexadecimal."""
+        parts = (self._tokenizer.to_str(), json.dumps(sorted(self.eos_ids)))
+        return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     # --------------------------------------------------------------------------------------------- text to ids
 

@@ -1,0 +1,1 @@
+"""From files of conversations and texts to batches of token ids. numpy only: nothing here imports MLX."""
