@@ -7,6 +7,7 @@ of its tokens. Packed experts are unpacked for it, one at a time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -22,6 +23,23 @@ from qwen_mlx.models.spec import QuantizationSpec
 _TOKENS, _MULTIPLICATIONS = 2, 1 << 19
 
 
+_allowed = True
+
+
+@contextlib.contextmanager
+def never() -> Iterator[None]:
+    """In this block the choice of experts is not read back: for a pass that is differentiated.
+
+    What is evaluated while MLX traces a gradient keeps everything alive that it was computed from.
+    """
+    global _allowed
+    before, _allowed = _allowed, False
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
 class Matrices(Protocol):
     """One matrix per expert, stacked: weight (experts, rows, columns), or packed as MLX packs a matrix."""
 
@@ -35,7 +53,7 @@ class Matrices(Protocol):
 
 def worth_it(matrices: Matrices, chosen: mx.array, width: int) -> bool:
     """Whether `run` is the faster way for experts int (tokens, k) of inputs of this width."""
-    if device.backend() != "cpu":
+    if not _allowed or device.backend() != "cpu":
         return False
     if matrices.quantization is None and matrices.weight.dtype != mx.float32:
         return True  # the gathered product would need all experts in float32

@@ -69,8 +69,9 @@ def _product(form: QuantizationSpec) -> Callable[..., mx.array]:
             part = cotangent[..., start : start + plain.shape[0]] @ plain
             total = part if total is None else total + part
         assert total is not None
-        # Nearly nobody trains scales; what nobody asks for is not computed.
-        into_scaling = mx.vjp(lambda *s: _by_blocks(form, x, weight, *s), scaling, [cotangent])[1]
+        into_scaling = [mx.zeros_like(s) for s in scaling]
+        if form.mode == "affine":  # nearly nobody trains scales; what nobody asks for is not computed
+            into_scaling = mx.vjp(lambda *s: _by_blocks(form, x, weight, *s), scaling, [cotangent])[1]
         return (total, mx.zeros_like(weight), *into_scaling)
 
     compute.vjp(vjp)
