@@ -84,6 +84,7 @@ class LoadedModel:
             thinking=self.template.thinking,
             backend=device.backend(),
             memory=_nbytes(self.decoder.parameters()),
+            tools=self.template.tools,
         )
 
 

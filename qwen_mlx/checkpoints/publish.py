@@ -28,6 +28,7 @@ _FILES_OF_MODELS = (
     ".gitattributes",
     ".DS_Store",
 )
+_SUFFIXES_OF_FILES = (".gguf", ".safetensors")
 _SUFFIXES_OF_MODELS = (".safetensors", ".json", ".jinja", ".tiktoken", ".model")
 
 
@@ -48,20 +49,35 @@ def check_target(target: Path, force: bool, sources: tuple[Path, ...] = ()) -> P
     """
     try:
         target = Path(os.path.abspath(Path(target).expanduser()))  # noqa: PTH100 - resolve() follows a link at the end
-        if any(_overlap(target, source) for source in sources):
-            raise UsageError(f"{target} is the model that is read, or inside it", hint="Give another folder to write.")
+        for source in sources:
+            if overlap := _overlap(target, source):
+                raise UsageError(f"{target} {overlap}", hint="Give another folder to write.")
+        if target.suffix.lower() in _SUFFIXES_OF_FILES:
+            raise UsageError(
+                f"{target} would be a folder with the name of a file",
+                expected=f"the name of a folder, such as {target.stem}",
+                hint="To write a GGUF file: `qwen-mlx export`.",
+            )
         return _replaceable(target, force)
     except (OSError, ValueError, RuntimeError) as problem:  # a name too long, a NUL in it, nobody's home
         reason = getattr(problem, "strerror", None) or str(problem)
         raise UsageError(f"{str(target)[:200]!r} cannot be written", found=reason) from None
 
 
-def _overlap(target: Path, source: Path) -> bool:
-    """Whether one of the two is, or is inside, the other; also where the disk takes `Model` and `model` for one."""
+def _overlap(target: Path, source: Path) -> str | None:
+    """What one has to do with the other, if anything; also where the disk takes `Model` and `model` for one."""
+
+    def same(one: Path, other: Path) -> bool:
+        return one == other or (one.exists() and other.exists() and one.samefile(other))
+
     real, own = target.resolve(), source.resolve()
-    if own.is_relative_to(real) or real.is_relative_to(own):
-        return True
-    return own.exists() and any(folder.exists() and folder.samefile(own) for folder in (real, *real.parents))
+    if same(real, own):
+        return "is the model that is read"
+    if any(same(folder, own) for folder in real.parents):
+        return f"is inside {source}, which is read"
+    if any(same(folder, real) for folder in own.parents):
+        return f"is a folder in which {source} is, which is read"
+    return None
 
 
 def _replaceable(target: Path, force: bool) -> Path:
@@ -69,8 +85,9 @@ def _replaceable(target: Path, force: bool) -> Path:
     if not os.path.lexists(target):
         return target
     if target.is_symlink() or not target.is_dir():
+        found = f"a symbolic link to {os.readlink(target)}" if target.is_symlink() else "a file"  # noqa: PTH115
         raise UsageError(
-            f"{target} is in the way", expected="nothing, or a model folder that --force replaces", found="a file"
+            f"{target} is in the way", expected="nothing, or a model folder that --force replaces", found=found
         )
     if not any(target.iterdir()):
         return target

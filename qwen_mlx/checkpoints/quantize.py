@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,12 @@ from qwen_mlx.checkpoints.safetensors import DTYPE_BITS
 from qwen_mlx.errors import UsageError
 from qwen_mlx.events import CancelToken, Event, Notice, QuantizeModel
 from qwen_mlx.models.spec import QuantizationSpec
+
+CALIBRATIONS = ("none", "activations", "gptq")
+_ELSEWHERE = {
+    "awq": "mlx-lm has it for Qwen2 and Qwen3: `mlx_lm.awq`.",
+    "dwq": "mlx-lm has it: `mlx_lm.dwq`.",
+}
 
 
 def iter_quantize(job: QuantizeModel, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -46,11 +53,15 @@ def iter_quantize(job: QuantizeModel, cancel: CancelToken | None = None) -> Iter
         formats = choose_formats(original, recipe, job.target_bits)
         yield from _notices(original, recipe, formats)
         importance: Mapping[str, np.ndarray] = {}
-        if job.calibrate == "activations" and not job.dry_run:
-            from qwen_mlx.checkpoints.calibrate import iter_mean_squares
+        hessians = None
+        if job.calibrate != "none" and not job.dry_run:
+            from qwen_mlx.checkpoints.calibrate import Hessians, iter_mean_squares
 
-            importance = yield from iter_mean_squares(original.folder, job.calibration_text, cancel)
-        work = Rewriting(original, formats, _default(formats, recipe), job.rounding, importance)
+            if job.calibrate == "gptq":
+                hessians = Hessians(original.folder, job.calibration_text, cancel)
+            else:
+                importance = yield from iter_mean_squares(original.folder, job.calibration_text, cancel)
+        work = Rewriting(original, formats, _default(formats, recipe), job.rounding, importance, hessians)
         yield from run(work, job.target, job.force, job.dry_run, cancel, started)
 
 
@@ -73,12 +84,15 @@ def check_options(job: QuantizeModel) -> Recipe:
     overrides = tuple(Override.parse(text) for text in job.overrides)
     if job.rounding not in ("best", "mlx"):
         raise UsageError(f"there is no rounding {job.rounding!r}", expected="best or mlx")
-    if job.calibrate not in ("none", "activations"):
-        raise UsageError(f"there is no calibration {job.calibrate!r}", expected="none or activations")
+    if job.calibrate not in CALIBRATIONS:
+        hint = _ELSEWHERE.get(job.calibrate)
+        raise UsageError(f"there is no calibration {job.calibrate!r}", expected=" or ".join(CALIBRATIONS), hint=hint)
     if job.calibrate != "none" and job.rounding != "best":
         raise UsageError("a calibration guides the rounding 'best'", found=f"--rounding {job.rounding}")
     if job.calibrate != "none" and job.mode != "affine":
         raise UsageError("a calibration needs the mode affine", found=f"--mode {job.mode}")
+    if job.target_bits is not None and not 0 < job.target_bits < math.inf:  # not NaN, either
+        raise UsageError(f"--target-bpw {job.target_bits:g} is no number of bits", expected="such as 4.5")
     if job.target_bits is not None and (job.preset or job.bits or job.mode != "affine"):
         raise UsageError("--target-bpw decides the bits of everything", hint="Leave --preset, --bits and --mode out.")
     return make_recipe(job.preset, job.bits, job.group_size, job.mode, overrides)

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qwen_mlx import device
 from qwen_mlx.checkpoints.assemble import QuantizationTable
 from qwen_mlx.checkpoints.config import read_config
 from qwen_mlx.checkpoints.folder import model_folder
 from qwen_mlx.checkpoints.layout import Output
 from qwen_mlx.checkpoints.mlx_names import Matrix, Piece, Vector, mlx_config, mlx_tensors
 from qwen_mlx.checkpoints.publish import partial_folder
-from qwen_mlx.checkpoints.quantizers.rounding import cores, search
+from qwen_mlx.checkpoints.quantizers.builtin import quantize
+from qwen_mlx.checkpoints.quantizers.gptq import Guide, gptq
+from qwen_mlx.checkpoints.quantizers.rounding import search
+from qwen_mlx.checkpoints.quantizers.stored_types import NotFinite, finite
 from qwen_mlx.checkpoints.recipes import MODES
 from qwen_mlx.checkpoints.source import BLOCK, Source, Wanted
 from qwen_mlx.checkpoints.stream import Blocks, Plan, Step, disk_need, side_files
@@ -35,6 +35,9 @@ from qwen_mlx.models import ModelSpec, read_spec
 from qwen_mlx.models.spec import QuantizationSpec
 
 import mlx.core as mx  # isort: skip
+
+if TYPE_CHECKING:
+    from qwen_mlx.checkpoints.calibrate import Hessians
 
 Rounding = Literal["best", "mlx"]
 # Names a person uses -> safetensors -> MLX.
@@ -130,6 +133,7 @@ class Rewriting:
         default: of the formats, what `config.json` names for all; None when nothing is packed.
         rounding: how codes are chosen where they are new.
         importance: by the name inside the decoder, (columns,), for the rounding "best".
+        hessians: what GPTQ needs instead, of one layer at a time; None where it is not asked for.
         error, power: what rounding changed, squared and summed, and the same of the weights; filled while it runs.
     """
 
@@ -138,10 +142,11 @@ class Rewriting:
     default: QuantizationSpec | None = None
     rounding: Rounding = "best"
     importance: Mapping[str, np.ndarray] = field(default_factory=dict)
+    hessians: Hessians | None = None
     error: float = 0.0
     power: float = 0.0
     _then: dict[Piece, Wanted] = field(default_factory=dict)  # what is read after a piece
-    _other: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _last: tuple[np.ndarray, Guide] | None = None  # matrices that read the same have the same Hessian
 
     @property
     def relative_error(self) -> float | None:
@@ -252,40 +257,69 @@ class Rewriting:
 
     def _packed(self, matrix: Matrix, form: QuantizationSpec) -> Blocks:
         names = [f"{matrix.module}.{part}" for part in ("weight", "scales", "biases")]
-        best = form.mode == "affine" and self.rounding == "best"
-        importance = self.importance.get(matrix.own)
         dtype = self.original.dtype
-        for rows in self.floats(matrix):
-            if best:
+        if form.mode != "affine" or self.rounding == "mlx":
+            for stored in self._stored(matrix):
+                try:
+                    for parts in quantize(stored, dtype, form):
+                        yield dict(zip(names, parts))
+                except NotFinite:
+                    raise self._not_finite(matrix.module) from None
+                del stored
+            return
+        importance = self.importance.get(matrix.own)
+        hessian = None if self.hessians is None else self.hessians.of(matrix.own)
+        guide = None if hessian is None else self._guide(hessian)
+        for rows in self._as_exact_as_they_are(matrix):
+            try:
+                if guide is None:
+                    packed = search(rows, form.bits, form.group_size, dtype, importance)
+                else:
+                    packed = gptq(rows, form.bits, form.group_size, dtype, guide)
+            except NotFinite:
+                raise self._not_finite(matrix.module) from None
+            self.error += packed.error
+            self.power += packed.power
+            del rows
+            yield dict(zip(names, (packed.weight, packed.scales, packed.biases)))
+
+    def _guide(self, hessian: np.ndarray) -> Guide:
+        if self._last is None or self._last[0] is not hessian:
+            self._last = hessian, Guide.of(hessian)
+        return self._last[1]
+
+    def _as_exact_as_they_are(self, matrix: Matrix) -> Iterator[np.ndarray]:
+        """Rows of a matrix as numpy sees what is stored, or unpacked in float32; see `Source.raw_blocks`."""
+        source, dtype = self.original.source, self.original.dtype
+        for piece in matrix.pieces:
+            if piece.quantization is None and source.tensors[piece.weight].dtype == dtype:
+                yield from source.raw_blocks(piece.weight, piece.start, piece.stop, True, self._then.get(piece))
+                continue
+            for rows in self._floats(piece, matrix):
                 if dtype == "F16":  # the only type that ends where weights of another may still go on
                     self._check(rows.astype(mx.float16), matrix.module)
-                rows = rows.astype(mx.float32)
-                self._check(rows, matrix.module)
-                wide = np.array(rows, copy=False)
-                del rows
-                packed = search(wide, form.bits, form.group_size, dtype, importance)
-                self.error += packed.error
-                self.power += _power(wide, importance)
-                yield dict(zip(names, (packed.weight, packed.scales, packed.biases)))
+                yield _as_numpy(rows.astype(mx.float32))
+
+    def _stored(self, matrix: Matrix) -> Iterator[np.ndarray]:
+        """Rows of a matrix in the new type as numpy sees it, (rows, columns); see `Source.raw_blocks`."""
+        source, dtype = self.original.source, self.original.dtype
+        for piece in matrix.pieces:
+            if piece.quantization is None and source.tensors[piece.weight].dtype == dtype:
+                yield from source.raw_blocks(piece.weight, piece.start, piece.stop, True, self._then.get(piece))
             else:
-                rows = rows.astype(_MLX[dtype])
-                check = self._other.submit(_bits_are_finite, *_bits(rows))  # meanwhile
-                shares = [_quantize(rows[own], form, stream) for own, stream in _shares(rows.shape[0])]
-                mx.eval(shares)
-                if not check.result():
-                    raise self._not_finite(matrix.module)
-                del rows
-                for parts in shares:
-                    yield dict(zip(names, parts))
+                for rows in self._floats(piece, matrix):
+                    yield _as_numpy(rows.astype(_MLX[dtype]))
 
     def floats(self, matrix: Matrix) -> Iterator[mx.array]:
         """Rows of a matrix as they are stored, or unpacked in float32."""
         for piece in matrix.pieces:
-            if piece.quantization is None:
-                then = self._then.get(piece)
-                yield from self.original.source.blocks(piece.weight, piece.start, piece.stop, True, then)
-            else:
-                yield from self._unpacked(piece, piece.quantization, matrix)
+            yield from self._floats(piece, matrix)
+
+    def _floats(self, piece: Piece, matrix: Matrix) -> Iterator[mx.array]:
+        if piece.quantization is None:
+            then = self._then.get(piece)
+            return self.original.source.blocks(piece.weight, piece.start, piece.stop, True, then)
+        return self._unpacked(piece, piece.quantization, matrix)
 
     def _unpacked(self, piece: Piece, form: QuantizationSpec, matrix: Matrix) -> Iterator[mx.array]:
         source = self.original.source
@@ -307,7 +341,7 @@ class Rewriting:
 
     def _check(self, array: mx.array, what: str) -> None:
         """Raises `CheckpointError` where a number is none, or has become infinite in the new type."""
-        if not _bits_are_finite(*_bits(array)):
+        if not finite(_as_numpy(array)):
             raise self._not_finite(what)
 
     def _not_finite(self, what: str) -> CheckpointError:
@@ -319,61 +353,9 @@ class Rewriting:
         )
 
 
-# All bits of the exponent are set in NaN and infinity, and in nothing else.
-_EXPONENTS = {mx.bfloat16: 0x7F80, mx.float16: 0x7C00, mx.float32: 0x7F800000}
-
-
-def _bits(array: mx.array) -> tuple[np.ndarray, int]:
-    """The bits of floats, and the mask of their exponents; after this, no thread needs MLX to look at them."""
-    kind = mx.uint32 if array.dtype == mx.float32 else mx.uint16
-    return np.array(array.view(kind), copy=False), _EXPONENTS[array.dtype]
-
-
-def _bits_are_finite(bits: np.ndarray, exponent: int) -> bool:
-    flat, mask = bits.reshape(-1), bits.dtype.type(exponent)
-    buffer = np.empty(min(len(flat), 1 << 16), bits.dtype)
-    for start in range(0, len(flat), 1 << 16):  # pieces that stay in the cache
-        piece = flat[start : start + (1 << 16)]
-        if np.bitwise_and(piece, mask, out=buffer[: len(piece)]).max() == mask:
-            return False
-    return True
-
-
-def _shares(rows: int) -> list[tuple[slice, mx.Stream]]:
-    """Rows for each core: MLX works off the operations of one stream one after the other. A GPU has one share."""
-    if device.backend() != "cpu":
-        return [(slice(0, rows), mx.default_stream(mx.default_device()))]
-    streams = _streams()
-    step = -(-rows // len(streams))
-    return [(slice(i * step, (i + 1) * step), stream) for i, stream in enumerate(streams) if i * step < rows]
-
-
-def _quantize(rows: mx.array, form: QuantizationSpec, stream: mx.Stream) -> list[mx.array]:
-    """What `mx.quantize` makes of rows, on one stream.
-
-    On a CPU, affine codes are made of float32: it is what MLX computes in, and it reads 16-bit types slowly. Codes and
-    scales are the same to the bit.
-    """
-    if form.mode != "affine" or device.backend() != "cpu":
-        return list(mx.quantize(rows, form.group_size, form.bits, form.mode, stream=stream))
-    wide = rows.astype(mx.float32, stream=stream)
-    codes, *scales = mx.quantize(wide, form.group_size, form.bits, stream=stream)
-    return [codes, *(part.astype(rows.dtype, stream=stream) for part in scales)]
-
-
-_own = threading.local()
-
-
-def _streams() -> list[mx.Stream]:
-    """Streams of this thread, to which they belong; made once."""
-    if not hasattr(_own, "streams"):
-        _own.streams = [mx.new_stream(mx.cpu) for _ in range(min(cores(), 4))]
-    return _own.streams
-
-
-def _power(weight: np.ndarray, importance: np.ndarray | None) -> float:
-    squares = np.einsum("ij,ij->j", weight, weight)
-    return float(squares.sum(dtype=np.float64) if importance is None else np.dot(squares, importance))
+def _as_numpy(array: mx.array) -> np.ndarray:
+    """The same numbers, not copied; bfloat16 as uint16."""
+    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array, copy=False)
 
 
 def _entry(form: QuantizationSpec) -> dict[str, Any]:

@@ -151,6 +151,20 @@ class Source:
         Args:
             then: what will be asked for after this, so that reading can go on there.
         """
+        tensor = self.tensors[name]
+        for block in self.raw_blocks(name, start, stop, flat, then):
+            array = _of_type(block, tensor)
+            del block
+            yield array
+            del array
+
+    def raw_blocks(
+        self, name: str, start: int = 0, stop: int | None = None, flat: bool = False, then: Wanted | None = None
+    ) -> Iterator[np.ndarray]:
+        """As `blocks`, but as numpy sees the bytes (bfloat16 as uint16), and not copied.
+
+        What was yielded must not be looked at after the next block was asked for: its memory is used again.
+        """
         wanted = Wanted(name, start, stop, flat)
         tensor, span = self.tensors[name], _Span.of(self.tensors[name], start, stop, flat)
         bounds = span.bounds()
@@ -163,11 +177,9 @@ class Source:
             elif then is not None:
                 first = _Span.of(self.tensors[then.name], then.start, then.stop, then.flat)
                 self._coming = then, self._read(then.name, first, *first.bounds()[0])
-            array = as_array(data, tensor, span.shape(end - row))
+            yield _numpy(data, tensor, span.shape(end - row))
             self._buffers.append(data.obj)  # type: ignore[arg-type]
             del data
-            yield array
-            del array
 
     def _read(self, name: str, span: _Span, row: int, end: int) -> Future[memoryview]:
         raw = self._raw(name)
@@ -223,9 +235,16 @@ class _Span:
 
 def as_array(data: bytes | memoryview, tensor: TensorInfo, shape: tuple[int, ...]) -> mx.array:
     """Bytes of a safetensors file (little-endian) as an array of the tensor's type."""
-    wanted = MLX_DTYPES[tensor.dtype]
-    kind = _NUMPY_VIEWS.get(tensor.dtype) or np.dtype(str(wanted).removeprefix("mlx.core."))
-    array = mx.array(np.frombuffer(data, kind).reshape(shape))
+    return _of_type(_numpy(data, tensor, shape), tensor)
+
+
+def _numpy(data: bytes | memoryview, tensor: TensorInfo, shape: tuple[int, ...]) -> np.ndarray:
+    kind = _NUMPY_VIEWS.get(tensor.dtype) or np.dtype(str(MLX_DTYPES[tensor.dtype]).removeprefix("mlx.core."))
+    return np.frombuffer(data, kind).reshape(shape)
+
+
+def _of_type(block: np.ndarray, tensor: TensorInfo) -> mx.array:
+    array, wanted = mx.array(block), MLX_DTYPES[tensor.dtype]
     return array.view(wanted) if array.dtype != wanted else array
 
 

@@ -82,9 +82,14 @@ class Plan:
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
     parameters: int | None = None
     metadata: Mapping[str, str] | None = None
+    _layouts: dict[int, Layout] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def layout(self, shard_bytes: int = SHARD_BYTES) -> Layout:
-        return lay_out((output for step in self.steps for output in step.outputs), self.metadata, shard_bytes)
+        """Where everything will lie; worked out once."""
+        if shard_bytes not in self._layouts:
+            outputs = (output for step in self.steps for output in step.outputs)
+            self._layouts[shard_bytes] = lay_out(outputs, self.metadata, shard_bytes)
+        return self._layouts[shard_bytes]
 
 
 @dataclass(frozen=True)

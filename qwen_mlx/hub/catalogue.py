@@ -100,14 +100,26 @@ def aliases() -> dict[str, str]:
 def set_alias(name: str, target: str) -> None:
     """Let `name` stand for `target`; a table's name may be replaced, which is what an own table is for.
 
+    Args:
+        target: whatever a model can be named by; a folder with its whole path, as the alias works everywhere.
+
     Raises:
-        UsageError: not a name an alias can have.
+        UsageError: not a name an alias can have; or it would stand for itself.
     """
     if _ALIAS.fullmatch(name) is None or name == "demo":
         raise UsageError(
             f"{name!r} cannot be an alias", expected="letters, digits and . _ : + - in it, at most 64, and not demo"
         )
-    _write({**aliases(), name: target})
+    known = {**aliases(), name: target}
+    passed = [name]
+    while (following := known.get(passed[-1])) is not None:
+        if following == name:
+            circle = " -> ".join([*passed, name])
+            raise UsageError(f"the alias {name!r} would stand for itself", found=circle, hint="Name a model.")
+        if following in passed:
+            break  # a circle of others, which was there before
+        passed.append(following)
+    _write(known)
 
 
 def remove_alias(name: str) -> str:
@@ -121,6 +133,7 @@ def remove_alias(name: str) -> str:
 
 
 def _write(known: Mapping[str, str]) -> None:
-    with paths.atomic_write(alias_file()) as file:
+    alias_file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with paths.atomic_write(alias_file(), private=True) as file:
         json.dump(dict(sorted(known.items())), file, ensure_ascii=False, indent=2)
         file.write("\n")

@@ -103,6 +103,19 @@ def cached_models() -> list[CachedModel]:
     return sorted(found, key=lambda model: model.name.lower())
 
 
+def own_models() -> list[CachedModel]:
+    """The models that were made on this machine, sorted by name; each is one commit that only its folder names."""
+    found = []
+    for folder in _folders(paths.own_models()):
+        files = [file for file in folder.iterdir() if file.is_file()]
+        if folder.name.startswith(".") or not files:
+            continue  # one that is being written
+        times = [max(status.st_atime, status.st_mtime) for file in files if (status := file.stat())]
+        size = sum(file.stat().st_size for file in files)
+        found.append(CachedModel(folder.name, "", ("main",), folder, size, max(times), True))
+    return found
+
+
 def usage() -> list[Usage]:
     """What every repository takes, the largest first."""
     found = []

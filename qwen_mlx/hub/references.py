@@ -75,9 +75,10 @@ def resolve(name: str) -> Path:
     """The folder a model's name stands for. The network is not used.
 
     Args:
-        name: "demo"; an existing folder; an alias of the user; a short name such as "qwen3:8b-4bit"; or
-            `organisation/repository[@revision]`, also with `hf.co/` or `modelscope:` before it, looked up in the
-            cache that `paths.hf_cache()` names. In this order: a folder goes before a repository of the same name.
+        name: "demo"; an existing folder; an alias of the user; a model made on this machine (`paths.own_models()`);
+            a short name such as "qwen3:8b-4bit"; or `organisation/repository[@revision]`, also with `hf.co/` or
+            `modelscope:` before it, looked up in the cache that `paths.hf_cache()` names. In this order: a folder goes
+            before a repository of the same name.
 
     Returns:
         An absolute path of an existing folder. What is in it is not checked, only that a snapshot of a repository
@@ -117,6 +118,8 @@ def _parse(name: str, depth: int) -> Path | Reference:
             if depth == 0:
                 raise UsageError(f"the alias {name!r} leads in a circle", hint="See `qwen-mlx alias ls`.")
             return _renamed(_parse(target, depth - 1), name)
+        if _REPOSITORY.fullmatch(name) and _kind(paths.own_models() / name) == "folder":
+            return (paths.own_models() / name).absolute()
         short, at, revision = name.partition("@")
         if (repository := catalogue.find(short)) is not None:
             return _reference(name, repository + at + revision, path)
@@ -161,6 +164,12 @@ def cached_repositories() -> list[str]:
         return []
     names = [name.removeprefix("models--").replace("--", "/", 1) for name in folders if name.startswith("models--")]
     return sorted(name for name in names if _REPOSITORY.fullmatch(name))
+
+
+def absolute(name: str) -> str:
+    """A name that means the same from any folder: that of a folder with its whole path, any other as it is."""
+    path = _as_path(name)
+    return str(path) if name != DEMO and _kind(path) == "folder" else name
 
 
 def _demo() -> Path:

@@ -262,3 +262,19 @@ def test_loading_tells_how_far_it_is_and_can_be_cancelled(tmp_path: Path) -> Non
     cancel.cancel()
     with pytest.raises(Cancelled):
         next(steps)
+
+
+def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
+    """`auto_map` is what makes other programs import files of the repository."""
+    config = tiny.QWEN3 | {"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}, "model_file": "modeling.py"}
+    folder = tiny.save(tmp_path / "model", tiny.QWEN3, hub_tensors(tiny.decoder(tiny.QWEN3)))
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    try:
+        load(folder)
+    except ConfigError as refusal:
+        assert "model_file" in str(refusal)  # not understood, so not guessed
+    assert not (tmp_path / "ran").exists()
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "model_file"}))
+    load(folder)
+    assert not (tmp_path / "ran").exists()

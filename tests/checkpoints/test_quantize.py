@@ -73,14 +73,15 @@ def test_calibrated_rounding_keeps_the_outputs_closer(original: Path, tmp_path: 
     text.write_text("The quick brown fox. 你好，世界。 def main(x): return x + 1\n" * 40)
     expected = load(source).decoder(IDS)
     errors = {}
-    for calibrate in ("none", "activations"):
+    for calibrate in ("none", "activations", "gptq"):
         options: dict[str, Any] = {"bits": 3, "calibrate": calibrate}
-        if calibrate == "activations":
+        if calibrate != "none":
             options["calibration_text"] = str(text)
         quantize(source, tmp_path / calibrate, **options)
         got = load(tmp_path / calibrate, weights="expanded").decoder(IDS)
         errors[calibrate] = float(mx.square(got - expected).mean())
     assert errors["activations"] < 0.8 * errors["none"]
+    assert errors["gptq"] < 0.9 * errors["activations"]
 
 
 @pytest.mark.parametrize("family", originals.CONFIGS)
@@ -104,6 +105,38 @@ def test_every_family_can_be_calibrated(family: str, tmp_path: Path) -> None:
         for matrix in Original.open(source).matrices:
             if matrix.own != "embed_tokens":
                 assert found[matrix.own].shape == (matrix.shape[-1],) and (found[matrix.own] > 0).all()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3_moe", "qwen3_next"])
+def test_gptq_of_every_kind_of_layer(family: str, tmp_path: Path) -> None:
+    """Dense, with experts, with DeltaNet: every matrix that reads something has a Hessian when its turn comes."""
+    from qwen_mlx.checkpoints.calibrate import Hessians, iter_mean_squares
+    from qwen_mlx.checkpoints.rewrite import Original
+
+    source = originals.save(tmp_path / "source", originals.CONFIGS[family])
+    text = tmp_path / "text.txt"
+    text.write_text("Hello hello world, 12 lazy dogs. 今天天气很好。\n" * 10)
+    steps = iter_mean_squares(source, str(text))
+    try:
+        while True:
+            next(steps)
+    except StopIteration as finished:
+        squares = finished.value
+    hessians = Hessians(source, str(text))
+    original = Original.open(source)
+    with original.source:
+        for matrix in original.matrices:
+            hessian = hessians.of(matrix.own)
+            if matrix.own == "embed_tokens":
+                assert hessian is None
+                continue
+            assert hessian is not None and hessian.shape == (matrix.shape[-1],) * 2
+            expected = squares[matrix.own]
+            assert np.allclose(np.maximum(np.diag(hessian), expected.min()), expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match="passed already"):
+        hessians.of(original.matrices[1].own)
+    quantize(source, tmp_path / "packed", calibrate="gptq", calibration_text=str(text))
+    assert mx.isfinite(load(tmp_path / "packed").decoder(IDS)).all()
 
 
 def test_mean_squares_are_what_goes_in(original: Path, tmp_path: Path) -> None:
@@ -182,9 +215,11 @@ def test_columns_that_no_group_divides_are_listed(tmp_path: Path) -> None:
         ({"bits": 4, "group_size": 48}, "groups of 48"),
         ({"preset": "huge"}, "no preset"),
         ({"rounding": "up"}, "no rounding 'up'; expected best or mlx"),
-        ({"calibrate": "gptq"}, "no calibration 'gptq'"),
+        ({"calibrate": "xsq"}, "no calibration 'xsq'"),
+        ({"calibrate": "awq"}, "mlx_lm.awq"),
         ({"calibrate": "activations", "rounding": "mlx"}, "guides the rounding 'best'"),
         ({"calibrate": "activations", "mode": "mxfp4"}, "needs the mode affine"),
+        ({"calibrate": "gptq", "rounding": "mlx"}, "guides the rounding 'best'"),
         ({"target_bits": 4.5, "bits": 4}, "decides the bits of everything"),
         ({"overrides": ("x",)}, "REGEX=BITS"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qwen_mlx.checkpoints.quantizers import rounding
 from qwen_mlx.checkpoints.quantizers.packing import pack, unpack
 from qwen_mlx.checkpoints.quantizers.rounding import Packed, search
+from qwen_mlx.checkpoints.quantizers.stored_types import bfloat16_bits, rounded
 from qwen_mlx.checkpoints.recipes import AFFINE_BITS
 
 import mlx.core as mx  # isort: skip
@@ -138,5 +139,5 @@ def test_bfloat16_is_rounded_as_mlx_rounds() -> None:
     x = np.random.default_rng(2).standard_normal(4096).astype(np.float32)
     x[:4] = [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8]  # ties
     expected = mx.array(x).astype(mx.bfloat16)
-    assert np.array_equal(rounding._bfloat16_bits(x), np.array(expected.view(mx.uint16)))
-    assert np.array_equal(rounding._round(x, "BF16"), np.array(expected.astype(mx.float32)))
+    assert np.array_equal(bfloat16_bits(x), np.array(expected.view(mx.uint16)))
+    assert np.array_equal(rounded(x, "BF16"), np.array(expected.astype(mx.float32)))

@@ -292,7 +292,7 @@ def test_force_replaces_models_only(tmp_path: Path) -> None:
 def test_the_model_that_is_read_is_never_the_target(where: str, tmp_path: Path) -> None:
     source = tmp_path / "home" / "source"
     write(plan(arrays()), source)
-    with pytest.raises(UsageError, match="the model that is read"):
+    with pytest.raises(UsageError, match=r"is read"):
         write(plan(arrays()), source / where, force=True, sources=(source,))
     assert same(load_folder_tensors(source), arrays())
 
@@ -361,3 +361,19 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"shrank while it was read; expected at least \d+ bytes; found"):
             for name in source.tensors:
                 source.rows(name)
+
+
+def test_a_disk_that_goes_away_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An external one, for example: a sentence, and nothing half-made."""
+    target = tmp_path / "source"
+    write(plan(arrays()), target)
+
+    def gone(*_: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Source(target) as source:
+        monkeypatch.setattr(os, "preadv", gone)
+        with pytest.raises(
+            CheckpointError, match=r"cannot be read; found Input/output error \(was the disk unplugged\?\)"
+        ):
+            list(source.blocks(next(iter(source.tensors))))

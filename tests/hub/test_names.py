@@ -96,10 +96,25 @@ def test_an_alias_goes_before_the_table() -> None:
 
 
 def test_aliases_in_a_circle() -> None:
+    """None is made; one that was written into the file by hand is found when it is followed."""
     catalogue.set_alias("a", "b")
-    catalogue.set_alias("b", "a")
+    for name, target, circle in (("b", "a", "b -> a -> b"), ("c", "c", "c -> c")):
+        with pytest.raises(UsageError, match=f"would stand for itself; found {circle}"):
+            catalogue.set_alias(name, target)
+    assert catalogue.aliases() == {"a": "b"}
+    catalogue.alias_file().write_text('{"a": "b", "b": "a"}')
     with pytest.raises(UsageError, match="leads in a circle"):
         parse("a")
+    catalogue.set_alias("c", "a")  # is no worse
+    catalogue.set_alias("b", "org/model")  # mends it
+    assert parse("c") == Reference("c", "org/model")
+
+
+def test_aliases_are_for_their_owner_only() -> None:
+    catalogue.set_alias("a", "org/model")
+    catalogue.alias_file().chmod(0o644)
+    catalogue.set_alias("b", "org/model")
+    assert catalogue.alias_file().stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "demo", "a b", "-x", "x" * 80, "a\\b", "a\nb"])
