@@ -94,6 +94,14 @@ class ContextFull(QwenError):
     """A prompt longer than what the model or the memory allows."""
 
 
+class DataError(QwenError):
+    """Rows to learn from that cannot be read, or whose meaning is not clear."""
+
+
+class TrainingError(QwenError):
+    """A training run whose numbers are beyond repair; what it had learnt is saved."""
+
+
 class HistoryError(QwenError):
     """The conversation store cannot be read or written."""
 

@@ -35,6 +35,11 @@ def history_file() -> Path:
     return data_home() / "history.db"
 
 
+def own_models() -> Path:
+    """The models that were made on this machine, a folder each, whose name is the model's."""
+    return data_home() / "models"
+
+
 def hf_cache() -> Path:
     """The Hugging Face hub cache that other tools share: `HF_HUB_CACHE`, else `HF_HOME/hub`, else the default."""
     if cache := os.environ.get("HF_HUB_CACHE"):

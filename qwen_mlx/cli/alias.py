@@ -25,8 +25,9 @@ def run(args: argparse.Namespace) -> int:
     action, *words = args.words or ["ls"]
     if (action, len(words)) == ("set", 2):
         name, target = words
-        references.parse(target)  # a target that cannot be meant is refused now
-        catalogue.set_alias(name, target)
+        if target != name:  # else it is refused for that
+            references.parse(target)  # a target that cannot be meant is refused now
+        catalogue.set_alias(name, references.absolute(target))
     elif (action, len(words)) == ("rm", 1):
         catalogue.remove_alias(words[0])
     elif (action, len(words)) != ("ls", 0):

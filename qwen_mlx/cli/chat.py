@@ -7,7 +7,7 @@ import os
 import select
 import stat
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from qwen_mlx.cli import jobs
 from qwen_mlx.cli.json_events import JsonWriter
@@ -16,6 +16,9 @@ from qwen_mlx.cli.reply_writer import ReplyWriter, Thinking
 from qwen_mlx.cli.terminal import Terminal
 from qwen_mlx.errors import UsageError
 from qwen_mlx.events import LoadModel, Message, Reply, ReplyFinished, Runtime, SamplingOptions
+
+if TYPE_CHECKING:
+    from qwen_mlx.cli.tool_replies import ToolReplies
 
 USAGE = "qwen-mlx chat [PROMPT ...] [options]"
 DESCRIPTION = """\
@@ -71,6 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rope_scaling(parser)
     add_kv_bits(parser)
+    parser.add_argument(
+        "--adapter", metavar="FOLDER", help="with an adapter for the model, as training, PEFT or mlx-lm writes it"
+    )
+    parser.add_argument(
+        "--tools", action="store_true", help="let the model use a calculator and a clock, where it was taught to"
+    )
+    parser.add_argument(
+        "--tools-folder",
+        metavar="FOLDER",
+        help="and read text files below FOLDER, one by one after you allow it (implies --tools)",
+    )
     parser.add_argument("--stats", action="store_true", help="numbers of the reply on standard error")
     parser.add_argument("--json", action="store_true", help="every event as one line of JSON")
 
@@ -91,17 +105,29 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
         if interactive:
             from qwen_mlx.cli.line_chat import LineChat
 
-            return LineChat(runtime, load_job(args), args.system, args.thinking, sampling, args.stats).run()
+            tools = _tools(runtime, args)
+            return LineChat(
+                runtime, load_job(args), args.system, args.thinking, sampling, args.stats, tools=tools
+            ).run()
         return _answer(runtime, args, prompt, sampling)
     finally:
         runtime.close()
+
+
+def _tools(runtime: Runtime, args: argparse.Namespace) -> ToolReplies | None:
+    if not args.tools and args.tools_folder is None:
+        return None
+    from qwen_mlx.cli import tool_replies
+
+    folder = tool_replies.folder_of(args.tools_folder)
+    return tool_replies.ToolReplies(runtime, folder, tool_replies.ask_in_terminal(Terminal(sys.stderr)))
 
 
 def load_job(args: argparse.Namespace) -> LoadModel:
     from qwen_mlx.hub.references import default_model
 
     model = default_model() if args.model is None else args.model
-    return LoadModel(model, args.weights, args.rope_scaling, args.kv_bits)
+    return LoadModel(model, args.weights, args.rope_scaling, args.kv_bits, args.adapter)
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
@@ -130,10 +156,17 @@ def _answer(runtime: Runtime, args: argparse.Namespace, prompt: str, sampling: S
     text = None if args.json else ReplyWriter(Terminal(sys.stdout), err, thinking, args.stats)
     show = text.show if text else JsonWriter(sys.stdout).show
     system = (Message("system", args.system),) if args.system else ()
+    tools = _tools(runtime, args)
     try:
-        jobs.load(runtime, load_job(args), show)
+        info = jobs.load(runtime, load_job(args), show)
         job = Reply("cli", (*system, Message("user", prompt)), sampling, args.thinking)
-        finished = jobs.reply(runtime, job, show)
+        if tools is None:
+            finished = jobs.reply(runtime, job, show)
+        else:
+            from qwen_mlx.cli.tool_replies import check
+
+            check(info)
+            finished, _ = tools.reply(job, show)
     finally:
         if text:
             text.close()

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from qwen_mlx.cli.reply_writer import format_bytes
-from qwen_mlx.cli.work import add_quiet_options, follow
+from qwen_mlx.cli.work import add_quiet_options, add_yes_option, ask_before_replacing, follow
 from qwen_mlx.events import Event, Exported, ExportModel, ExportPlanned
 
 USAGE = "qwen-mlx export MODEL -o TARGET [options]"
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace what is there, once the new one is done")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
+    add_yes_option(parser)
     add_quiet_options(parser)
 
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     form = (args.type or (_GGUF if args.output.lower().endswith(".gguf") else _PLAIN)).lower()
     job = ExportModel(str(resolve(args.model)), args.output, form, args.force, args.dry_run)
+    ask_before_replacing(args)
     follow(iter_export(job), args, show)
     return 0
 

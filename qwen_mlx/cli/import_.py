@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_mlx.cli.columns import table
 from qwen_mlx.cli.reply_writer import format_bytes
 from qwen_mlx.cli.terminal import clean
-from qwen_mlx.cli.work import add_work_options, follow
+from qwen_mlx.cli.work import add_work_options, ask_before_replacing, follow
 from qwen_mlx.events import Event, Imported, ImportModel, ImportPlanned
 
 USAGE = "qwen-mlx import SOURCE -o FOLDER [options]"
@@ -41,12 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--requantize", metavar="HOW", help="quantize everything anew: a preset of `quantize`, BITS or BITS:GROUP"
     )
     parser.add_argument("--dequantize", action="store_true", help="unpack everything into floats")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="a model folder to take the tokenizer from")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="a model that is here, to take the tokenizer from")
     add_work_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from qwen_mlx.checkpoints.import_ import iter_import
+    from qwen_mlx.hub.references import resolve
 
     job = ImportModel(
         str(find_source(args.source)),
@@ -54,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
         args.dtype,
         args.requantize,
         args.dequantize,
-        args.tokenizer,
+        None if args.tokenizer is None else str(resolve(args.tokenizer)),
         args.force,
         args.dry_run,
     )
+    ask_before_replacing(args)
     follow(iter_import(job), args, show)
     return 0
 

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import re
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
-from qwen_mlx.events import Event, ReplyStats
+from qwen_mlx.event_json import as_dictionary, type_name
+from qwen_mlx.events import Event, JobCancelled, JobFailed
 
-
-def type_name(event: Event) -> str:
-    """`AnswerDelta` -> "answer_delta"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-
-
-def as_dictionary(event: Event) -> dict[str, Any]:
-    """The event as plain dictionaries, lists and numbers; `ReplyStats` also carries its two speeds."""
-    return {"type": type_name(event), **_plain(event)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, ReplyStats):
-            fields.update(prefill_speed=value.prefill_speed, decode_speed=value.decode_speed)
-        return fields
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no word for it
-    return value
+__all__ = ["JsonWriter", "as_dictionary", "type_name"]
 
 
 class JsonWriter:
-    """Writes events to a stream, each as soon as it comes."""
+    """Writes events to a stream, each as soon as it comes.
+
+    Attributes:
+        told_the_end: whether a failure or the end of a cancelled job was written, by any of them; `main` writes it for
+            commands that have not.
+    """
+
+    told_the_end = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,5 +27,7 @@ class JsonWriter:
         self._ascii = encoding not in ("utf8", "utf8sig")
 
     def show(self, event: Event) -> None:
+        if isinstance(event, (JobFailed, JobCancelled)):
+            JsonWriter.told_the_end = True
         self._stream.write(json.dumps(as_dictionary(event), ensure_ascii=self._ascii) + "\n")
         self._stream.flush()

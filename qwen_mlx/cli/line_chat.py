@@ -12,6 +12,7 @@ from qwen_mlx.cli import jobs
 from qwen_mlx.cli.line_input import ReadLine, read_message, readline_input
 from qwen_mlx.cli.reply_writer import ReplyWriter, describe_stats
 from qwen_mlx.cli.terminal import Terminal
+from qwen_mlx.cli.tool_replies import ToolReplies, check
 from qwen_mlx.errors import Cancelled, QwenError
 from qwen_mlx.events import LoadModel, Message, ModelInfo, Reply, ReplyStats, Runtime, SamplingOptions
 
@@ -39,6 +40,7 @@ class LineChat:
         thinking: as in `Reply`.
         sampling: for every reply.
         stats: show the numbers after each reply.
+        tools: answers with tools.
         read: asks for one line, like `input`; raises EOFError at Ctrl-D and KeyboardInterrupt at Ctrl-C.
     """
 
@@ -51,6 +53,7 @@ class LineChat:
         sampling: SamplingOptions | None = None,
         stats: bool = False,
         read: ReadLine | None = None,
+        tools: ToolReplies | None = None,
     ) -> None:
         self._runtime = runtime
         self._model = model
@@ -61,6 +64,7 @@ class LineChat:
         self._out = Terminal(sys.stdout)
         self._err = Terminal(sys.stderr)
         self._read = read
+        self._tools = tools
         self._turns: list[Message] = []
         self._conversation = uuid.uuid4().hex
         self._last: ReplyStats | None = None
@@ -73,6 +77,8 @@ class LineChat:
             QwenError: the first model cannot be loaded; later errors are shown and the conversation goes on.
         """
         info = self._load(self._model)
+        if self._tools is not None:
+            check(info)
         self._out.line(f"{describe_model(info)}; /help lists the commands", dim=True)
         with contextlib.ExitStack() as stack:
             read = self._read or stack.enter_context(readline_input(self._out))
@@ -110,14 +116,18 @@ class LineChat:
         system = [Message("system", self._system)] if self._system else []
         message = Message("user", text)
         job = Reply(self._conversation, (*system, *self._turns, message), self._sampling, self._thinking)
+        said: list[Message] | None = None
         try:
-            finished = jobs.reply(self._runtime, job, writer.show)
+            if self._tools is None:
+                finished = jobs.reply(self._runtime, job, writer.show)
+            else:
+                finished, said = self._tools.reply(job, writer.show)
         finally:
             writer.close()
         self._last = finished.stats
         # A question that was stopped before any answer is as if it had not been asked.
         if finished.reason != "cancelled" or finished.message.content:
-            self._turns += [message, finished.message]
+            self._turns += [message, *(said or [finished.message])]
         if finished.reason == "cancelled":
             self._err.line("(stopped)", dim=True)
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from qwen_mlx import __version__
+from qwen_mlx.cli.interruptions import Interruptions
 from qwen_mlx.cli.parser import Parser
 from qwen_mlx.errors import Cancelled, QwenError, UsageError
 
@@ -36,14 +37,17 @@ COMMANDS = {
     "quantize": "make a model smaller",
     "import": "turn a GGUF, AWQ, GPTQ or FP8 model into one that runs here",
     "export": "write a model for other programs, as GGUF or plain safetensors",
+    "import-chats": "take over the conversations of ChatGPT, Open WebUI or oterm",
     "eval": "how well a model predicts a text, and how far it is from another",
+    "train": "fine-tune a model on your own rows; stop and resume at any moment",
+    "data": "look at rows to learn from: which tokens are learnt, lengths, duplicates",
     "completion": "completion of the command line for bash, zsh or fish",
 }
 # Where the file has another name than the command, because Python has a use for the name.
-MODULES = {"list": "list_", "eval": "evaluate", "import": "import_"}
+MODULES = {"list": "list_", "eval": "evaluate", "import": "import_", "import-chats": "import_chats"}
 ALIASES = {"ls": "list"}
 # Commands that people look for and that are not built; the answer says so instead of "no such command".
-PLANNED = ("train", "serve")
+PLANNED = ("serve",)
 INTERRUPTED = 130  # as the shell says of a program that SIGINT ended
 BROKEN_PIPE = 141  # the same for SIGPIPE
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -66,6 +70,17 @@ def main(argv: Sequence[str] | None = None, **context: Any) -> int:
     options = words[: words.index("--")] if "--" in words else words
     _open_standard_streams()
     debug = bool(os.environ.get("QWEN_MLX_DEBUG")) or "--debug" in options
+    with Interruptions() as interruptions:
+        try:
+            return _run(words, context, debug, "--json" in options)
+        except Exception as error:
+            if interruptions.caused(error):
+                return INTERRUPTED
+            return _bug(error, debug, "--json" in options)
+
+
+def _run(words: Sequence[str], context: dict[str, Any], debug: bool, json: bool) -> int:
+    """See `main`. Raises what is a bug of ours."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A character the terminal's encoding lacks must not end a reply.
@@ -78,24 +93,41 @@ def main(argv: Sequence[str] | None = None, **context: Any) -> int:
     except SystemExit as request:  # --help and --version
         return request.code if isinstance(request.code, int) else 0
     except (KeyboardInterrupt, Cancelled):
+        if json:
+            _tell_the_end(None)
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            return _bug(error, debug)
+            raise
         return _cannot_write(error)
     except QwenError as error:
         if debug:
             _complain(traceback.format_exc().rstrip())
         _complain(f"qwen-mlx: error: {error}")
+        if json:
+            _tell_the_end(error)
         return error.exit_code
-    except Exception as error:
-        return _bug(error, debug)
 
 
-def _bug(error: Exception, debug: bool) -> int:
+def _tell_the_end(error: Exception | None) -> None:
+    """The last line for who asked for JSON, on standard output, where the command has not written it itself."""
+    from qwen_mlx.cli.json_events import JsonWriter
+    from qwen_mlx.events import JobCancelled, JobFailed
+
+    if not JsonWriter.told_the_end:
+        code = error.exit_code if isinstance(error, QwenError) else BUG
+        end = JobCancelled() if error is None else JobFailed(str(error), isinstance(error, QwenError), code)
+        try:
+            JsonWriter(sys.stdout).show(end)
+        except (OSError, ValueError):
+            pass  # nobody reads it
+    JsonWriter.told_the_end = False
+
+
+def _bug(error: Exception, debug: bool, json: bool) -> int:
     from qwen_mlx.cli.jobs import Bug
 
     details = error.details if isinstance(error, Bug) else traceback.format_exc()
@@ -104,6 +136,8 @@ def _bug(error: Exception, debug: bool) -> int:
     what = str(error) if isinstance(error, Bug) else f"{type(error).__name__}: {error}"
     advice = "" if debug else "; --debug shows where"
     _complain(f"qwen-mlx: {what}\nThis is a bug in qwen-mlx, not a mistake of yours{advice}.")
+    if json:
+        _tell_the_end(error)
     return BUG
 
 
@@ -143,6 +177,11 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     # No command, but perhaps options for the app: `qwen-mlx --model ...`
     name = "tui" if not rest or rest[0].startswith("-") else rest.pop(0)
     name = ALIASES.get(name, name)
+    if name == "help":
+        name = ALIASES.get(rest[0], rest[0]) if rest and not rest[0].startswith("-") else ""
+        if not name or name in COMMANDS:
+            (command_parser(name) if name else program_parser()).print_help()
+            raise SystemExit(0)
     if name in PLANNED:
         raise UsageError(f"`qwen-mlx {name}` is planned, but not built yet")
     if name not in COMMANDS:
@@ -157,12 +196,12 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
 
 def program_parser() -> Parser:
     """The parser of what stands before the command."""
-    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}{text}" for name, text in COMMANDS.items())
     parser = Parser(
         prog="qwen-mlx",
         usage="qwen-mlx [COMMAND] [options]",
         description="Run Qwen models on this machine. Without a command: the terminal app.",
-        epilog=f"commands:\n{commands}\n\n`qwen-mlx COMMAND --help` says more about one.",
+        epilog=f"commands:\n{commands}\n\n`qwen-mlx COMMAND --help`, or `qwen-mlx help COMMAND`, says more about one.",
     )
     version = f"qwen-mlx {__version__}"
     parser.add_argument("--version", action="version", version=version, help="show the version and exit")

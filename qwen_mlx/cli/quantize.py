@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrate",
         default="none",
         metavar="HOW",
-        help="activations: weigh errors with what a text puts into each matrix; none (default)",
+        help="activations: weigh errors with what a text puts into each matrix; gptq: let columns make good for each "
+        "other, slower and better; none (default)",
     )
     parser.add_argument("--calib-file", metavar="FILE", help="a text for --calibrate instead of the one that ships")
     parser.add_argument("--requantize", action="store_true", help="also from a model that is quantized already")
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.calib_file and args.calibrate == "none":
-        raise UsageError("--calib-file is for --calibrate activations")
+        raise UsageError("--calib-file is for --calibrate activations or gptq")
     from qwen_mlx.checkpoints.quantize import check_options, iter_quantize
     from qwen_mlx.hub.references import resolve
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from qwen_mlx.cli.terminal import StatusLine, Terminal
@@ -15,6 +16,7 @@ from qwen_mlx.events import (
     ReasoningEnd,
     ReplyFinished,
     ReplyStats,
+    ToolRan,
 )
 
 Thinking = Literal["hidden", "shown", "summarised"]
@@ -63,6 +65,9 @@ class ReplyWriter:
             self._out.write(event.text)
         elif isinstance(event, ReplyFinished):
             self._finish(event)
+        elif isinstance(event, ToolRan):
+            self._err.end_line()
+            self._err.line(_describe_tool(event), dim=True)
         elif isinstance(event, Notice):
             self._err.line(f"note: {event.text}")
 
@@ -87,6 +92,14 @@ class ReplyWriter:
             self._err.line(f"(stopped after {event.stats.completion_tokens} tokens: --max-tokens)", dim=True)
         if self._stats:
             self._err.line(describe_stats(event.stats), dim=True)
+
+
+def _describe_tool(event: ToolRan) -> str:
+    """`(calculator 2 + 2 = 4)`, in one line."""
+    values = [value if isinstance(value, str) else json.dumps(value) for value in event.arguments.values()]
+    result = event.result if len(event.result) <= 60 and "\n" not in event.result else f"{len(event.result)} characters"
+    line = " ".join(f"({event.name} {' '.join(values)} → {result})".split())
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def describe_progress(event: Progress) -> str:

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_kv_bits(parser)
     parser.add_argument("--theme", metavar="NAME", help="qwen-dark, qwen-light or a theme of Textual")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument(
+        "--text", action="store_true", default=None, help="text only, for screen readers: no frames, symbols or colours"
+    )
 
 
 def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread_runtime) -> int:
@@ -31,14 +34,17 @@ def run(args: argparse.Namespace, new_runtime: jobs.RuntimeFactory = jobs.thread
                 hint='For one answer: `qwen-mlx chat "your question"`',
             )
     from qwen_mlx.runtime.shelf import LocalShelf
+    from qwen_mlx.runtime.workshop import LocalWorkshop
     from tui import app
 
     return app.run(
         new_runtime(),
         shelf=LocalShelf(),
+        workshop=LocalWorkshop(),
         model=args.model if args.model is not None else os.environ.get("QWEN_MLX_MODEL", "").strip() or None,
         rope_scaling=args.rope_scaling,
         kv_bits=args.kv_bits,
         theme=args.theme,
         mouse=not args.no_mouse,
+        text=args.text,
     )

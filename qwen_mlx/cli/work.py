@@ -22,8 +22,15 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the new model goes")
     parser.add_argument("--force", action="store_true", help="replace a model that is there, once the new one is done")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask before --force replaces a model")
+    add_yes_option(parser)
     add_quiet_options(parser)
+
+
+def add_yes_option(parser: argparse.ArgumentParser) -> None:
+    """For commands with `--force`, which is enough for a script: only a person at a terminal is asked."""
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="in a terminal, do not ask before --force replaces something"
+    )
 
 
 def add_quiet_options(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +42,13 @@ def add_quiet_options(parser: argparse.ArgumentParser) -> None:
 def ask_before_replacing(args: argparse.Namespace) -> None:
     """Ask the person at the terminal, if there is one. Raises `Cancelled` after a "no"."""
     try:
-        there = (Path(args.output).expanduser() / "config.json").is_file()
+        target = Path(args.output).expanduser()
+        there = target.is_file() or (target / "config.json").is_file()
     except (OSError, ValueError, RuntimeError):
         return  # a name that cannot be: the job will say so
     somebody = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     if args.force and there and somebody and not args.dry_run:
-        confirm(f"Replace the model in {args.output}?", args.yes)
+        confirm(f"Replace {args.output}?", args.yes)
 
 
 def follow(events: Iterator[Event], args: argparse.Namespace, show: Show) -> Event:
@@ -95,4 +103,5 @@ def describe(event: Progress) -> str:
     if event.unit == "bytes":
         return describe_bytes(event)
     share = f"{100 * event.done // event.total:3d} %  " if event.total else ""
-    return f"{event.stage}: {share}{event.done:,} of {event.total or 0:,} {event.unit}"
+    total = "" if event.total is None else f" of {event.total:,}"
+    return f"{event.stage}: {share}{event.done:,}{total} {event.unit}"

@@ -20,6 +20,7 @@ from qwen_mlx.errors import Cancelled, NotFound, QwenError
 from qwen_mlx.events import (
     CancelToken,
     ConvertModel,
+    CountTokens,
     EvaluateModel,
     Event,
     Job,
@@ -28,13 +29,17 @@ from qwen_mlx.events import (
     LoadModel,
     ModelInfo,
     ModelLoaded,
+    PlanTraining,
     QuantizeModel,
     Reply,
+    TokensCounted,
+    TrainModel,
 )
 from qwen_mlx.runtime.jobs import Handle
 
 if TYPE_CHECKING:
     from qwen_mlx.chat.session import ChatSession
+    from qwen_mlx.checkpoints.load import LoadedModel
 
 
 class ThreadRuntime:
@@ -50,6 +55,7 @@ class ThreadRuntime:
         self._thread: threading.Thread | None = None
         self._info: ModelInfo | None = None
         self._session: ChatSession | None = None  # touched by the runtime thread only
+        self._adapted: LoadedModel | None = None  # the same model, when it has an adapter
         self._closed = False
 
     def submit(self, job: Job) -> Handle:
@@ -103,7 +109,7 @@ class ThreadRuntime:
             finally:
                 with self._lock:
                     self._open.remove(handle)
-        self._session = None
+        self._session = self._adapted = None
         _end_of_mlx()
 
     def _run(self, handle: Handle) -> None:
@@ -114,10 +120,19 @@ class ThreadRuntime:
         elif isinstance(job, Reply):
             if self._session is None:
                 raise NotFound("no model is loaded", hint="Choose a model first.")
+            if self._adapted is not None:
+                _use_adapter(self._adapted, not job.bare)
             for event in self._session.reply(job, handle.token):
                 handle.put(event)
+        elif isinstance(job, CountTokens):
+            if self._session is None:
+                raise NotFound("no model is loaded", hint="Choose a model first.")
+            handle.put(TokensCounted(self._session.count(job.text)))
         elif isinstance(job, (ConvertModel, QuantizeModel, EvaluateModel)):
             for event in _write_or_judge(job, handle.token):
+                handle.put(event)
+        elif isinstance(job, (TrainModel, PlanTraining)):
+            for event in _train(job, handle.token):
                 handle.put(event)
 
     def _load(self, job: LoadModel, handle: Handle) -> None:
@@ -133,7 +148,7 @@ class ThreadRuntime:
         device.set_memory_limits()
         if self._session is not None and 2 * _weight_bytes(folder) > device.memory_available():
             # Both at once would not fit well; else the model before stays until the new one is there.
-            self._session, self._info = None, None
+            self._session, self._info, self._adapted = None, None, None
         steps = iter_load(folder, weights=job.weights, rope_scaling=job.rope_scaling, cancel=handle.token)
         while True:
             try:
@@ -141,8 +156,13 @@ class ThreadRuntime:
             except StopIteration as finished:
                 model = finished.value
                 break
+        info = model.info()
+        if job.adapter is not None:
+            name = _give_adapter(model, Path(job.adapter))
+            info = replace(info, name=f"{info.name} + {name}")
         self._session = ChatSession(model, job.kv_bits)
-        self._info = model.info()
+        self._adapted = model if job.adapter is not None else None
+        self._info = info
         handle.put(ModelLoaded(self._info, time.perf_counter() - started))
 
 
@@ -165,6 +185,39 @@ def _write_or_judge(job: ConvertModel | QuantizeModel | EvaluateModel, cancel: C
     from qwen_mlx.checkpoints.quantize import iter_quantize
 
     return iter_quantize(replace(job, source=str(resolve(job.source))), cancel)
+
+
+def _train(job: TrainModel | PlanTraining, cancel: CancelToken) -> Iterator[Event]:
+    """Training leaves the loaded model alone, too; when cancelled, it saves first."""
+    from qwen_mlx import device
+
+    device.prepare()  # before mlx is imported
+    from qwen_mlx.training import run
+    from qwen_mlx.training.config import read_config
+
+    if isinstance(job, PlanTraining):
+        return run.plan(read_config(None, job.changes, job.stage), cancel)
+    if job.resume:
+        assert job.config is not None
+        return run.resume(Path(job.config), job.changes, job.allow_change, cancel, job.controls)
+    file = None if job.config is None else Path(job.config)
+    return run.train(read_config(file, job.changes, job.stage), cancel, job.controls)
+
+
+def _give_adapter(model: LoadedModel, folder: Path) -> str:
+    """Put the adapter in a folder beside the weights; what it is called."""
+    from qwen_mlx.adapters import load_adapter
+
+    load_adapter(model.decoder, folder)
+    model.decoder.eval()
+    # A checkpoint is named after its run.
+    return folder.parent.name if folder.name.startswith("step-") else folder.name
+
+
+def _use_adapter(model: LoadedModel, use: bool) -> None:
+    from qwen_mlx.adapters import adapters, set_mix
+
+    set_mix(model.decoder, dict.fromkeys(adapters(model.decoder), 1.0) if use else {})
 
 
 def _end_of_mlx() -> None:

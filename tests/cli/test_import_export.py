@@ -50,6 +50,22 @@ def test_import_options(awq, tmp_path, capsys):
     assert not (tmp_path / "d").exists()
 
 
+def test_a_folder_is_not_called_like_a_file(gguf, tmp_path, capsys):
+    assert main(["import", str(gguf), "-o", str(tmp_path / "x.gguf")]) == 2
+    err = capsys.readouterr().err
+    assert "would be a folder with the name of a file" in err and "qwen-mlx export" in err
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_the_tokenizer_of_a_model_by_its_name(gguf, tmp_path, capsys):
+    assert main(["alias", "set", "tiny", "demo"]) == 0
+    assert main(["import", str(gguf), "-o", str(tmp_path / "a"), "--tokenizer", "tiny", "-q"]) in (0, 6)
+    err = capsys.readouterr().err
+    assert "tiny" not in err  # it was found; whether it fits this model is another question
+    assert main(["import", str(gguf), "-o", str(tmp_path / "b"), "--tokenizer", "org/none"]) == 3
+    assert "there is no model 'org/none'" in capsys.readouterr().err
+
+
 def test_import_as_json(awq, tmp_path, capsys):
     assert main(["import", str(awq), "-o", str(tmp_path / "new"), "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -290,6 +290,48 @@ def test_alias(library: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.endswith("{}\n")
 
 
+def test_an_alias_of_a_folder_works_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models")
+    assert main(["alias", "set", "own", "mine"]) == 0
+    assert main(["alias", "set", "up", ".."]) == 0
+    assert main(["alias", "set", "tiny", "demo"]) == 0
+    assert main(["alias", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["own"], found["tiny"]) == (str(tmp_path / "models" / "mine"), "demo")
+    assert Path(found["up"]).is_absolute() and Path(found["up"]).samefile(tmp_path)
+    assert main(["alias", "set", "own", "own"]) == 2
+    assert "would stand for itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["rm", "org/none", "-y"], 3),
+        (["rm"], 2),
+        (["fit", "org/none", "--ctx", "0"], 2),
+        (["show", "org/none"], 3),
+        (["verify", "org/none"], 3),
+        (["alias", "rm", "none"], 3),
+        (["prune", "--older", "soon"], 2),
+        (["quantize", "org/none", "-o", "x"], 3),
+        (["convert", "demo", "-o", "x", "--nonsense"], 2),
+        (["pull", "a b"], 2),
+    ],
+)
+def test_a_failure_as_json(words: list[str], code: int, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the command: the last line on standard output, and for people on standard error as ever."""
+    assert main([*words, "--json"]) == code
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["type"] for line in lines].count("job_failed") == 1
+    last = lines[-1]
+    assert (last["type"], last["expected"], last["exit_code"]) == ("job_failed", True, code)
+    assert err == f"qwen-mlx: error: {last['error']}\n"
+
+
 def test_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "demo"]) == 0
     out = capsys.readouterr().out

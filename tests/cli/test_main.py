@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -48,6 +50,73 @@ def test_every_command_has_help(name, capsys):
     assert out.startswith(f"usage: qwen-mlx {name}") and "--debug" in out
 
 
+def test_help_as_a_command(capsys):
+    for words, same in (
+        (["help"], ["--help"]),
+        (["help", "pull"], ["pull", "--help"]),
+        (["help", "ls"], ["list", "--help"]),
+    ):
+        assert main(words) == 0
+        first = capsys.readouterr().out
+        assert main(same) == 0
+        assert capsys.readouterr().out == first
+    assert main(["help", "nonsense"]) == 2
+    assert "there is no command 'nonsense'" in capsys.readouterr().err
+
+
+_LIKE_NUMPY = """
+import os, signal, time
+if {interrupt}:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    except KeyboardInterrupt:
+        pass
+raise ImportError("Error importing it: you should not try to import it from its source directory") from None
+"""
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(True, 130), (False, 70)])
+def test_ctrl_c_while_a_library_is_imported(interrupt, code, tmp_path):
+    """numpy, for one, makes an error of its own of it; without a Ctrl-C such an error is what it says."""
+    (tmp_path / "like_numpy.py").write_text(_LIKE_NUMPY.format(interrupt=interrupt))
+    script = "import sys, qwen_mlx.cli.doctor as d\n"
+    script += "def run(args): import like_numpy\n"
+    script += "d.run = run\nfrom qwen_mlx.cli.main import main\nsys.exit(main(['doctor']))"
+    found = python(script, env={**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}"})
+    assert found.returncode == code
+    assert ("bug" in found.stderr) == (code == 70) and "Traceback" not in found.stderr
+
+
+def test_a_bug_after_ctrl_c_is_still_a_bug(command, capsys):
+    """Only what is imported can make a bug of a Ctrl-C."""
+
+    def run(args):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        [][0]
+
+    command(run)
+    assert main(["doctor"]) == 70
+
+
+@pytest.mark.parametrize("error", [KeyError("lost"), KeyboardInterrupt()])
+def test_the_end_as_json(error, command, capsys):
+    def run(args):
+        raise error
+
+    command(run)
+    monkey = types.SimpleNamespace(parse_words=lambda rest: types.SimpleNamespace(json=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "command_parser", lambda name: monkey)
+        assert main(["doctor", "--json"]) == (70 if isinstance(error, KeyError) else 130)
+    end = json.loads(capsys.readouterr().out)
+    assert end["type"] == ("job_failed" if isinstance(error, KeyError) else "job_cancelled")
+    assert end.get("expected") in (False, None)
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"qwen-mlx {__version__}\n"
@@ -58,7 +127,7 @@ def test_version(capsys):
     [
         (["chta", "hi"], "Did you mean `qwen-mlx chat`?"),
         (["What is 1 + 1?"], 'qwen-mlx chat "your question"'),
-        (["train", "--help"], "`qwen-mlx train` is planned, but not built yet"),
+        (["serve", "--help"], "`qwen-mlx serve` is planned, but not built yet"),
         (["doctor", "--nix"], "unrecognized arguments: --nix. See `qwen-mlx doctor --help`"),
         (["doctor", "more"], "unrecognized arguments: more"),
         (["doctor", "--", "more"], "unrecognized arguments: more"),

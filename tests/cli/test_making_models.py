@@ -78,8 +78,9 @@ def test_a_dry_run(original, tmp_path, capsys):
         (["--override", "x"], 2, "REGEX=BITS"),
         (["--override", "nothing=4"], 2, "matches no matrix"),
         (["--target-bpw", "1"], 2, "cannot be reached"),
+        *((["--target-bpw", number], 2, "is no number of bits") for number in ("inf", "nan", "0")),
         (["--preset", "max", "--bits", "4"], 2, "a preset decides"),
-        (["--calib-file", "x"], 2, "is for --calibrate activations"),
+        (["--calib-file", "x"], 2, "is for --calibrate activations or gptq"),
         (["--dtype", "int4"], 2, "no type 'int4'"),
     ],
 )
@@ -107,6 +108,48 @@ def test_exit_codes_of_other_failures(original, tmp_path, capsys, monkeypatch):
     assert json.loads(out.splitlines()[-1])["type"] == "job_failed"
 
 
+def test_in_a_script_force_is_enough(original, tmp_path):
+    """A pipe is asked nothing: --force has said it."""
+    words = [
+        sys.executable,
+        "-m",
+        "qwen_mlx.cli.main",
+        "convert",
+        str(original),
+        "-o",
+        str(tmp_path / "new"),
+        "--force",
+    ]
+    for _ in range(2):
+        done = subprocess.run(words, input="n\n", capture_output=True, text=True)
+        assert done.returncode == 0 and "Replace" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["convert", "quantize", "export"])
+def test_why_a_target_is_refused(command, original, tmp_path, capsys):
+    """The reason is the one that holds."""
+    home = tmp_path / "home"
+    source = home / "source"
+    source.mkdir(parents=True)
+    for file in original.iterdir():
+        (source / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").write_bytes(b"x")
+    reasons = {
+        source: "is the model that is read",
+        source / "new": "is inside",
+        home: "is a folder in which",
+        tmp_path / "link": "found a symbolic link to",
+        tmp_path / "file": "found a file",
+    }
+    if command != "export":
+        reasons[tmp_path / "new.gguf"] = "would be a folder with the name of a file"
+    for target, reason in reasons.items():
+        code, _, err = run(capsys, command, source, "-o", target, "--force", "-y")
+        assert code == 2 and reason in err, (target, err)
+    assert not (tmp_path / "new.gguf").exists()
+
+
 @pytest.mark.parametrize(("answer", "words", "code"), [("n\n", [], 130), ("y\n", [], 0), ("", ["-y"], 0)])
 def test_a_person_is_asked_before_a_model_is_replaced(answer, words, code, original, tmp_path, terminal, monkeypatch):
     assert main(["convert", str(original), "-o", str(tmp_path / "new"), "-q"]) == 0
@@ -115,7 +158,7 @@ def test_a_person_is_asked_before_a_model_is_replaced(answer, words, code, origi
     person = type(err)(answer)
     monkeypatch.setattr("sys.stdin", person)
     assert main(["convert", str(original), "-o", str(tmp_path / "new"), "-q", "--force", *words]) == code
-    assert ("Replace the model in" in err.getvalue()) == (not words)
+    assert ("Replace " in err.getvalue()) == (not words)
     replaced = (tmp_path / "new" / "model.safetensors").stat().st_ino != before
     assert replaced == (code == 0)
 
