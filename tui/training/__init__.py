@@ -1,0 +1,1 @@
+"""Training as the app shows it; no widget in here, and no MLX."""
