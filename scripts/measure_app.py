@@ -1,13 +1,16 @@
 #!/usr/bin/env python
 """How smooth the terminal app is: a heartbeat of 60 Hz in its event loop while answers stream in.
 
-    scripts/measure_app.py                        # everything, about four minutes; be alone on the machine
+    scripts/measure_app.py                        # everything, about five minutes; be alone on the machine
+    scripts/measure_app.py --markdown             # the same, as the tables of docs/tui-performance.md
     scripts/measure_app.py --rates 100 prose      # one document at one speed
     scripts/measure_app.py --json                 # for programs
+    scripts/measure_app.py --elia ~/elia/bin/elia --oterm ~/oterm/bin/oterm     # other apps beside ours
 
 Each run is a process of its own on a pseudo terminal of 120 x 40 cells, whose output is read and thrown away: the app
-draws as it does for a person. Tokens come from a thread that keeps a rate; with `--work` it also holds Python's lock
-for 2 ms per token, as building the graph of a model does.
+draws as it does for a person. Tokens come from a thread that keeps a rate; the run called `work` also holds Python's
+lock for 2 ms per token, as building the graph of a model does: what the interface takes of that thread's speed is the
+price of drawing. Other apps are started in the same way, with a history of the same 500 messages (`other_apps.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "scripts"))
 
 SIZE = (120, 40)
 BEAT = 1 / 60  # seconds
@@ -171,7 +175,8 @@ def child(task: dict[str, Any]) -> dict[str, Any]:
             )
             if getattr(runtime, "seconds", 0):
                 result["tokens_per_second"] = round(len(runtime.pieces) / runtime.seconds, 1)
-        result["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        scale = 1 if sys.platform == "linux" else 1024  # kilobytes there, bytes on a Mac
+        result["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale)
 
     async def run() -> None:
         async def watched() -> None:
@@ -227,6 +232,42 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         return json.loads(text) | {"kilobytes_drawn": shown // 1000} if text else {"failed": True}
 
 
+def load() -> str:
+    """What else the machine does: numbers measured beside it are rough."""
+    try:
+        return f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} threads"
+    except OSError:
+        return "unknown"
+
+
+def markdown(results: list[dict[str, Any]], alone: float | None, others: list[dict[str, Any]]) -> str:
+    """The tables of docs/tui-performance.md."""
+    lines = ["| text | tokens/s | lag p50 | p99 | max | CPU of the app |", "|---|---:|---:|---:|---:|---:|"]
+    for result in results:
+        if result["kind"] in (*KINDS, "demo") and not result.get("work") and "p50" in result:
+            rate = result.get("tokens_per_second", "as fast as it is")
+            numbers = " | ".join(f"{result[name]:.1f} ms" for name in ("p50", "p99", "max"))
+            lines.append(f"| {NAMES[result['kind']]} | {rate} | {numbers} | {result['cpu']:.0f} % |")
+    lines += ["", "| what | measured |", "|---|---:|"]
+    by_kind = {result["kind"]: result for result in results}
+    working = next((result for result in results if result.get("work")), None)
+    if working and alone and "tokens_per_second" in working:
+        speed = working["tokens_per_second"]
+        lines.append(f"| tokens/s of a working thread, alone / with the app | {alone:.1f} / {speed:.1f} |")
+        lines.append(f"| lost to the interface | {100 * (1 - speed / alone):.1f} % |")
+    if "open" in by_kind and "open_seconds" in by_kind["open"]:
+        opened = by_kind["open"]
+        lines.append(f"| a conversation of 500 messages is open after | {1000 * opened['open_seconds']:.0f} ms |")
+        lines.append(f"| memory with it | {opened['memory_mb']} MB |")
+    for other in others:
+        told = {"first_paint": "first paint", "quiet": "nothing moves any more", "opening": "500 messages opened"}
+        parts = [f"{told[name]} {other[name]:.2f} s" for name in told if name in other]
+        parts += [f"{other['memory_mb']} MB"] if "memory_mb" in other else []
+        lines.append(f"| {other['app']} | {', '.join(parts) or other.get('failed', 'nothing')} |")
+    lines += ["", f"Load at the start: {load()}. Python {sys.version.split()[0]}, {sys.platform}."]
+    return "\n".join(lines)
+
+
 def tasks(kinds: list[str], rates: list[float]) -> list[dict[str, Any]]:
     """What is measured by default."""
     found = [{"kind": kind, "rate": rate} for kind in kinds for rate in rates]
@@ -241,6 +282,14 @@ def tasks(kinds: list[str], rates: list[float]) -> list[dict[str, Any]]:
 
 
 KINDS = ("prose", "mixed", "list", "table", "code")
+NAMES = {
+    "prose": "prose",
+    "mixed": "mixed",
+    "list": "one long list",
+    "table": "one long table",
+    "code": "one code block",
+}
+NAMES["demo"] = "the demo model answers"
 
 
 def main() -> int:
@@ -249,25 +298,41 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--rates", default="100,200", help="tokens per second")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/tui-performance.md")
+    parser.add_argument("--elia", type=Path, help="the program of elia, to be measured as well")
+    parser.add_argument("--oterm", type=Path, help="the program of oterm, likewise")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         task = json.loads(args.child)
         Path(task["answer"]).write_text(json.dumps(child(task)))
         return 0
+    say = (lambda text: print(text, file=sys.stderr, flush=True)) if args.markdown else print
     results = []
     for task in tasks(args.kinds, [float(rate) for rate in args.rates.split(",")]):
         result = task | measure(task)
         results.append(result)
         if not args.json:
-            print("  ".join(f"{key} {value}" for key, value in result.items()), flush=True)
+            say("  ".join(f"{key} {value}" for key, value in result.items()))
+    alone = None
     if any(result.get("work") for result in results):
         alone = without_interface(TOKENS, 100)
-        results.append({"kind": "no interface", "tokens_per_second": round(alone, 1)})
         if not args.json:
-            print(f"without an interface: {alone:.1f} tokens/s")
+            say(f"without an interface: {alone:.1f} tokens/s")
+    others = []
+    if set(args.kinds) == set(KINDS):
+        from other_apps import elia, oterm, ours
+
+        others.append(ours())
+        others += [elia(args.elia)] if args.elia else []
+        others += [oterm(args.oterm)] if args.oterm else []
+        if not args.json:
+            for other in others:
+                say("  ".join(f"{key} {value}" for key, value in other.items()))
     if args.json:
-        print(json.dumps(results, indent=1))
+        print(json.dumps([*results, {"kind": "no interface", "tokens_per_second": alone}, *others], indent=1))
+    elif args.markdown:
+        print(markdown(results, alone, others))
     return int(any(result.get("failed") for result in results))
 
 

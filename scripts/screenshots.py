@@ -29,7 +29,7 @@ os.environ["TEXTUAL_ANIMATIONS"] = "none"  # read when Textual is imported
 os.environ.pop("NO_COLOR", None)
 
 from qwen_mlx.chat.history import History  # noqa: E402
-from qwen_mlx.events import Runtime  # noqa: E402
+from qwen_mlx.events import Runtime, Shelf  # noqa: E402
 from tui.app import QwenApp  # noqa: E402
 from tui.themes import LIGHT  # noqa: E402
 from tui.widgets.welcome import EXAMPLES  # noqa: E402
@@ -65,6 +65,8 @@ class Picture:
     name: str
     scene: Callable[[QwenApp, object], Awaitable[None]]
     theme: str | None = None
+    text: bool = False
+    only_demo: bool = False
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -104,9 +106,33 @@ async def keys(app: QwenApp, pilot: object) -> None:
     await app.action_help()
 
 
+def opened(action: str, words: str) -> Callable[[QwenApp, object], Awaitable[None]]:
+    """A screen of its own, once `words` are on it."""
+
+    async def scene(app: QwenApp, pilot: object) -> None:
+        await app.run_action(f"screen.{action}")
+        await until(lambda: words in text_of(app))
+        await app.screen.run_action("mark(1)") if action == "models" else None
+
+    return scene
+
+
+def text_of(app: QwenApp) -> str:
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+async def first_run(app: QwenApp, pilot: object) -> None:
+    await until(lambda: "not now" in text_of(app))
+
+
 def pictures(questions: tuple[str, ...]) -> list[Picture]:
     return [
         Picture("welcome", welcome),
+        Picture("first-run", first_run, only_demo=True),
+        Picture("models", opened("models", "Published")),
+        Picture("settings", opened("settings", "How it answers")),
+        Picture("text", talk(questions), text=True),
         Picture("chat", talk(questions)),
         Picture("thinking", unfolded(questions)),
         Picture("light", talk(questions), LIGHT.name),
@@ -118,6 +144,15 @@ def scripted() -> Runtime:
     from tests.tui.fake_runtime import FakeRuntime, reply
 
     return FakeRuntime(reply("27 + 48 = **75**"), reply(ANSWER, THOUGHT, seconds=2.1, prompt_tokens=412))
+
+
+def shelf(only_demo: bool) -> Shelf:
+    """Models that are nobody's: those of this machine do not get into a picture."""
+    from tests.tui.test_models import KNOWN, FakeShelf
+
+    found = FakeShelf(known=KNOWN)
+    found.entries = found.entries[: 1 if only_demo else 3]
+    return found
 
 
 def real() -> Runtime:
@@ -137,7 +172,15 @@ async def take(picture: Picture, runtime: Runtime, model: str | None, size: tupl
         ):
             conversation = history.new_conversation(title, now=time.time() - ago * day)
             history.add_message(conversation.id, "user", title, now=time.time() - ago * day)
-        app = QwenApp(runtime, history, model=model, theme=picture.theme, prompts=Path(folder) / "prompts.jsonl")
+        app = QwenApp(
+            *(runtime, history),
+            model=model,
+            theme=picture.theme,
+            prompts=Path(folder) / "prompts.jsonl",
+            preferences=Path(folder) / "preferences.json",
+            shelf=shelf(picture.only_demo),
+            text=picture.text,
+        )
         async with app.run_test(size=size) as pilot:
             await until(lambda: app.chat.ready and app.conductor.loading is None)
             if app.conductor.load_error:

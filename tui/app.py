@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from textual import constants, events
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
@@ -21,7 +22,7 @@ from textual.widgets import Input, TextArea
 from qwen_mlx import paths
 from qwen_mlx.chat.history import History
 from qwen_mlx.errors import QwenError, UsageError
-from qwen_mlx.events import KVBits, Runtime, Shelf
+from qwen_mlx.events import KVBits, Runtime, Shelf, Workshop
 from tui import clipboard
 from tui.bindings import KEYS, all_shown, bindings
 from tui.clock import Clock
@@ -30,9 +31,13 @@ from tui.downloads import Downloads
 from tui.garbage import GarbagePolicy
 from tui.preferences import Preferences
 from tui.prompts import PromptFile
+from tui.quantizing import Quantizer
 from tui.screens.chat import ChatScreen
 from tui.screens.help import HelpScreen
+from tui.screens.training_desk import POLL_SECONDS, TrainingDesk
 from tui.store import Store
+from tui.text_mode import CLASS as TEXT
+from tui.text_mode import PlainText, WithoutColour
 from tui.themes import DARK, THEMES, other
 
 AGAIN_SECONDS = 2.0  # within which the second ctrl+c quits
@@ -52,6 +57,8 @@ class QwenApp(App[None], inherit_bindings=False):
         preferences: the file of what was chosen before; None for the one in the data folder.
         clock: what time it is.
         shelf: the models of this machine; None leaves their screen out.
+        workshop: the training runs of this machine; None leaves their screens out.
+        text: text only, for screen readers; None leaves it to the preferences.
     """
 
     TITLE = "qwen-mlx"
@@ -70,21 +77,33 @@ class QwenApp(App[None], inherit_bindings=False):
         kv_bits: KVBits | None = None,
         theme: str | None = None,
         prompts: Path | None = None,
-        preferences: Path | None = None,
+        preferences: Preferences | Path | None = None,
         clock: Clock | None = None,
         shelf: Shelf | None = None,
+        workshop: Workshop | None = None,
+        text: bool | None = None,
     ) -> None:
         super().__init__()
         for ours in THEMES:
             self.register_theme(ours)
-        self.preferences = Preferences(preferences or paths.data_home() / "preferences.json")
+        if not isinstance(preferences, Preferences):
+            preferences = Preferences(preferences or _preferences_file())
+        self.preferences = preferences
         wanted = [name for name in (theme, self.preferences.theme) if name in self.available_themes]
         self.theme = wanted[0] if wanted else DARK.name
         self.runtime = runtime
         self.clock = clock or Clock()
-        self._downloads = Downloads(shelf) if shelf is not None else None
+        self._text = self.preferences.text if text is None else text
+        self._filters += [WithoutColour(self._text or self.no_color), PlainText(self._text)]
+        self.set_text_mode(self._text)
+        self._downloads = Downloads(shelf, self._remember_download) if shelf is not None else None
+        self._quantizer = Quantizer(runtime, shelf) if shelf is not None else None
         self.store = Store(history, self._store_failed)
+        kv_bits = kv_bits or self.preferences.kv_bits
         self.conductor = Conductor(runtime, self.store, self.clock, rope_scaling, kv_bits)
+        self.desk = TrainingDesk(self, runtime, workshop, shelf, self.clock) if workshop is not None else None
+        if self.desk is not None:
+            self.conductor.refusal = self.desk.refusal
         self.closing: threading.Thread | None = None
         self._garbage = GarbagePolicy()
         self._prompts = PromptFile(prompts or paths.data_home() / "prompts.jsonl")
@@ -96,8 +115,11 @@ class QwenApp(App[None], inherit_bindings=False):
     def _chat_screen(self) -> ChatScreen:
         return ChatScreen(
             *(self.conductor, self._prompts, self.preferences, self.clock, self._garbage, self._model),
-            self._downloads,
+            *(self._downloads, self._quantizer, self._text),
         )
+
+    def _remember_download(self, name: str | None) -> None:
+        self.chat.choices.keep(download=name)
 
     @property
     def chat(self) -> ChatScreen:
@@ -118,11 +140,17 @@ class QwenApp(App[None], inherit_bindings=False):
                 hint = " · ".join(part for part in (all_shown(key.keys), key.hint) if part)
                 yield SystemCommand(key.title, hint, partial(self.run_action, f"{node}.{key.action}"))
         yield SystemCommand("Rename the conversation", "", self._on_chat("rename"))
+        yield SystemCommand("Tags of the conversation", "Give, take away, rename, delete", self._on_chat("tag"))
+        yield SystemCommand("Attach a text file", "/attach PATH, or drop it on the window", self._on_chat("attach"))
+        yield SystemCommand("Numbers of the last answer", "Speeds, time, context, memory", self._on_chat("stats"))
         yield SystemCommand("Pin the conversation, or not", "Pinned ones stay at the top", self._on_chat("pin"))
         yield SystemCommand(
             "Export as Markdown", "The branch shown, to the current folder", self._on_chat("export('md')")
         )
         yield SystemCommand("Export as JSON", "All branches, with numbers", self._on_chat("export('json')"))
+        yield SystemCommand(
+            "Import conversations", "Of ChatGPT, Open WebUI, oterm: /import FILE", self._on_chat("import_chats")
+        )
         yield SystemCommand("Delete this conversation", "It can be brought back", self._on_chat("delete"))
         yield SystemCommand("Bring back the deleted conversation", "", self._on_chat("undelete"))
         yield SystemCommand("Light or dark", "The other one of our two themes", self.action_other_theme)
@@ -135,18 +163,58 @@ class QwenApp(App[None], inherit_bindings=False):
 
     def watch_theme(self, theme: str) -> None:
         if self.is_running:  # chosen by the person, not by the start
-            self.run_worker(asyncio.to_thread(self.preferences.keep, theme=theme), group="preferences")
+            self.chat.choices.keep(theme=theme)
 
     def action_other_theme(self) -> None:
         self.theme = other(self.theme)
 
+    def set_text_mode(self, text: bool) -> None:
+        """Text only, without frames, symbols, colours and things that move; see `tui.text_mode`."""
+        self.set_class(text, TEXT)
+        self.set_class(self.no_color or text, "-no-colour")
+        self.animation_level = "none" if text else constants.TEXTUAL_ANIMATIONS
+        for line_filter in self._filters:
+            if isinstance(line_filter, PlainText):
+                line_filter.enabled = text
+            elif isinstance(line_filter, WithoutColour):
+                line_filter.enabled = text or self.no_color
+        if self.is_running:
+            for screen in self.screen_stack:
+                for widget in [screen, *screen.query("*")]:
+                    widget.notify_style_update()  # what was painted is forgotten
+            self.refresh_css(animate=False)
+
+    def write_to_terminal(self, sequence: str) -> None:
+        """Send a sequence that shows nothing."""
+        if self._driver is not None:
+            self._driver.write(sequence)
+
     def action_reload(self) -> None:
-        if self._model is not None and not self.conductor.busy:
-            self.chat.load(self._model)
+        model = self.chat.models.model
+        if model is not None and not self.conductor.busy:
+            self.chat.load(model)
+
+    def on_mount(self) -> None:
+        if self.desk is not None:
+            self.set_interval(POLL_SECONDS, self.desk.poll)
+
+    async def action_training(self) -> None:
+        """The training runs of this machine."""
+        if self.desk is None:
+            self.notify("This app cannot look at training runs.")
+        else:
+            await self.desk.open()
 
     async def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
             await self.push_screen(HelpScreen())
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key) and not event.is_forwarded and isinstance(self.screen, ChatScreen):
+            self.app_focus = True
+            if await self.screen.take_key(event):
+                return
+        await super().on_event(event)
 
     # ----------------------------------------------------------------------------------------------------- clipboard
 
@@ -182,13 +250,18 @@ class QwenApp(App[None], inherit_bindings=False):
             self._ask_terminal(text)
 
     def _ask_terminal(self, text: str) -> None:
-        if self._driver is not None:
-            self._driver.write(clipboard.sequence(text))
+        self.write_to_terminal(clipboard.sequence(text))
 
     # ------------------------------------------------------------------------------------------------------- the end
 
     async def action_quit(self) -> None:
-        """Keep what has arrived and go; the model's thread ends behind our back."""
+        """Keep what has arrived and go; the model's thread ends behind our back. A run that goes on is asked about."""
+        if self.desk is not None and self.desk.trainer.current is not None:
+            self.desk.ask_to_quit(self._go)
+        else:
+            await self._go()
+
+    async def _go(self) -> None:
         await self._leave()
         self.exit()
 
@@ -202,8 +275,11 @@ class QwenApp(App[None], inherit_bindings=False):
             self._left = True
             if self._downloads is not None:
                 self._downloads.stop()
+            if self._quantizer is not None:
+                self._quantizer.stop()
             with contextlib.suppress(QwenError):
                 await self.conductor.leave()
+            await asyncio.to_thread(self.preferences.save)  # what was chosen a moment ago
             # A model in the middle of a long step answers late; nobody should look at a dead screen meanwhile.
             self.closing = threading.Thread(target=self.runtime.close, args=(CLOSE_SECONDS,), daemon=True)
             self.closing.start()
@@ -214,22 +290,26 @@ def run(
     history: History | None = None,
     *,
     shelf: Shelf | None = None,
+    workshop: Workshop | None = None,
     model: str | None = None,
     rope_scaling: str | None = None,
     kv_bits: KVBits | None = None,
     theme: str | None = None,
     mouse: bool = True,
+    text: bool | None = None,
 ) -> int:
     """Run the app until the person quits; returns the exit status.
 
     Args:
         runtime: owner of the model; it is closed at the end.
         history: the conversations; None opens the ones of this person, and closes them at the end.
-        shelf: the models of this machine.
-        model: what to load, after the first paint; None loads the one that was used last, or else the demo.
+        shelf: the models of this machine; workshop: its training runs.
+        model: what to load, after the first paint; None loads the one that was chosen for this, else the one that was
+            used last, or else the demo.
         rope_scaling, kv_bits: as in `LoadModel`.
         theme: name of a theme.
         mouse: False leaves the mouse to the terminal.
+        text: text only, see `QwenApp`.
 
     Raises:
         UsageError: there is no terminal.
@@ -241,10 +321,18 @@ def run(
         if history is None:
             history = stack.enter_context(History(paths.history_file()))
         theme = theme or os.environ.get("QWEN_MLX_THEME")
-        if model is None:
-            model = Preferences(paths.data_home() / "preferences.json").model or "demo"
+        preferences = Preferences(_preferences_file())
+        model = model or preferences.default_model or preferences.model or "demo"
         app = QwenApp(
-            runtime, history, model=model, rope_scaling=rope_scaling, kv_bits=kv_bits, theme=theme, shelf=shelf
+            *(runtime, history),
+            model=model,
+            rope_scaling=rope_scaling,
+            kv_bits=kv_bits,
+            theme=theme,
+            preferences=preferences,
+            shelf=shelf,
+            workshop=workshop,
+            text=text,
         )
         app.run(mouse=mouse)
         if app.closing is not None:
@@ -252,3 +340,7 @@ def run(
         else:
             runtime.close(CLOSE_SECONDS)
         return app.return_code or 0
+
+
+def _preferences_file() -> Path:
+    return paths.data_home() / "preferences.json"

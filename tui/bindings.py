@@ -12,7 +12,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Owner = Literal["app", "chat", "prompt", "list", "thinking", "message"]
+Owner = Literal["app", "chat", "prompt", "list", "thinking", "message", "chip", "choice"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,35 @@ KEYS: tuple[Key, ...] = (
         palette=True,
     ),
     Key(
-        *("chat.models", "ctrl+l", "models", "Models: use, download, delete", "Look around"),
+        *("chat.models", "ctrl+l", "models", "Models: use, download, make smaller", "Look around"),
         hint="The conversation goes on with the one you choose",
+        palette=True,
+    ),
+    Key(
+        *("chat.settings", "f3", "settings", "Settings", "Look around"),
+        hint="Theme, model to begin with, thinking, KV cache, text only ...",
+        palette=True,
+    ),
+    Key(
+        *("app.training", "f5", "training", "Training: runs, a new one, its curves", "Look around"),
+        hint="Fine-tune a model on examples of your own",
+        palette=True,
+    ),
+    Key("chat.get_offered", "f4", "get_offered", "Download the model that the welcome offers"),
+    Key(
+        *("chat.tools", "f8", "tools", "Tools on or off", "Conversations"),
+        hint="Calculator and clock, and files below a folder that you allow",
+        palette=True,
+    ),
+    Key(
+        *("chat.preset", "f9", "preset", "Presets: choose, save, rename", "Conversations"),
+        hint="A system prompt, sampling parameters and thinking, under a name",
         palette=True,
     ),
     Key("list.open", "enter", "select", "Open the marked conversation", "Conversations"),
     Key("list.rename", "r", "screen.rename", "Rename the marked conversation", "Conversations"),
     Key("list.pin", "p", "screen.pin", "Pin it to the top, or not", "Conversations"),
+    Key("list.tag", "t", "screen.tag", "Tags of the marked conversation", "Conversations"),
     Key("list.delete", "delete,backspace", "screen.delete", "Delete the marked conversation", "Conversations"),
     Key("list.undelete", "u,ctrl+z", "screen.undelete", "Bring back what was deleted", "Conversations"),
     Key(
@@ -127,6 +149,10 @@ KEYS: tuple[Key, ...] = (
     Key("message.below", "down", "screen.message_below", "The message below"),
     Key("chat.follow", "ctrl+end", "follow", "Back to the newest line", "Look around", palette=True),
     Key("thinking.toggle", "enter,space", "press", "Fold or unfold"),
+    Key("chip.remove", "delete,backspace,enter", "remove", "Take a file away (tab goes to it)", "Write"),
+    Key("choice.press", "enter,space", "press", "Answer the question"),
+    Key("choice.next", "right,down", "other(1)", "The next answer"),
+    Key("choice.previous", "left,up", "other(-1)", "The answer before"),
     Key(
         *("app.copy_or_stop", "ctrl+c,super+c", "copy_or_stop", "Copy the selection; else stop; twice: quit", "Answer"),
         priority=True,

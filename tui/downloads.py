@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_mlx.events import (
@@ -14,7 +15,7 @@ from qwen_mlx.events import (
     PullPlanned,
     Shelf,
 )
-from tui.wording import meter, size
+from tui.wording import meter, sentence, size
 
 
 @dataclass
@@ -38,14 +39,22 @@ class Ended:
 
 
 class Downloads:
-    """At most one at a time."""
+    """At most one at a time.
 
-    def __init__(self, shelf: Shelf) -> None:
+    Args:
+        shelf: where models come from.
+        remember: told of the name of a download that was begun, and of None once it is whole: one that the end of
+            the app interrupts can go on at the next start.
+    """
+
+    def __init__(self, shelf: Shelf, remember: Callable[[str | None], None] = lambda name: None) -> None:
         self.shelf = shelf
         self.current: Download | None = None
+        self._remember = remember
 
     def start(self, name: str) -> None:
         self.current = Download(name, self.shelf.pull(name))
+        self._remember(name)
 
     def stop(self) -> None:
         """What has arrived is kept: the next one goes on from there."""
@@ -67,6 +76,8 @@ class Downloads:
                 current.note = event.text
             elif isinstance(event, (PullFinished, JobFailed, JobCancelled)):
                 self.current = None
+                if isinstance(event, PullFinished):
+                    self._remember(None)
                 error = None if isinstance(event, PullFinished) else getattr(event, "error", "")
                 return Ended(current.name, error)
         return None
@@ -93,3 +104,10 @@ def _left(seconds: float) -> str:
         return f"{round(seconds)} s left"
     minutes = round(seconds / 60)
     return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min left"
+
+
+def message_of(ended: Ended) -> str:
+    """How a download ended, as a sentence."""
+    if ended.error is None:
+        return f"{ended.name} is here. ctrl+l chooses it."
+    return sentence(ended.error) if ended.error else f"{ended.name}: stopped; the next download goes on from there."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from qwen_mlx.chat.history import Status, StoredMessage
+from qwen_mlx.chat.steps import Call, Step, step_of
 from qwen_mlx.events import (
     AnswerDelta,
     Event,
@@ -21,7 +22,7 @@ from qwen_mlx.events import (
     ReplyStats,
 )
 
-Phase = Literal["waiting", "reading", "thinking", "answering", "ended"]
+Phase = Literal["waiting", "reading", "thinking", "answering", "calling", "ended"]
 _SPEED_SECONDS = 2.0  # the speed shown is that of this last while
 
 
@@ -33,6 +34,8 @@ class Turn:
         content, reasoning: all text so far.
         reasoning_tokens: counted from the deltas while it thinks, exact afterwards.
         status: "streaming" until the final event.
+        steps: rounds of tool calls so far; `content` and `reasoning` are what came after them. In the phase
+            "calling" the last one waits for results.
 
     Args:
         begun: the answer that this reply goes on with.
@@ -60,6 +63,7 @@ class Turn:
         self.stats: ReplyStats | None = None
         self.reason = ""
         self.stopping = False
+        self.steps: tuple[Step, ...] = begun.steps if begun else ()
         self._counted_before = (begun.reasoning_tokens or 0) if begun else 0
         self.reasoning_tokens = self._counted_before
         self._reasoning: list[str] = [begun.reasoning] if begun and begun.reasoning else []
@@ -118,7 +122,7 @@ class Turn:
     def apply(self, event: Event, now: float) -> None:
         """Advance by one event."""
         if isinstance(event, PrefillProgress):
-            self.phase, self.read = "reading", event
+            self.phase, self.read, self._completion = "reading", event, 0
         elif isinstance(event, ReasoningDelta):
             self._begin_thinking(now)
             self._reasoning.append(event.text)
@@ -134,6 +138,8 @@ class Turn:
             self.phase = "answering"
             self._answer.append(event.text)
             self._arrived(now)
+        elif isinstance(event, ReplyFinished) and event.message.tool_calls:
+            self._call(event)
         elif isinstance(event, ReplyFinished):
             self._end_thinking(now)
             self._final = (event.message.content, event.message.reasoning)
@@ -148,6 +154,31 @@ class Turn:
             self._end("stopped")
         elif isinstance(event, Progress):
             pass  # a reply may wait for something of its own; the phase says enough
+
+    def _call(self, event: ReplyFinished) -> None:
+        """A round ended with tool calls: what was said moves into it, and the answer begins anew."""
+        self.steps = (*self.steps, step_of(event.message))
+        self.phase = "calling"
+        self._answer, self._reasoning = [], []
+        self._thinking_since = self._reasoning_seconds = None
+        self._thought_before, self._counted_before, self.reasoning_tokens = 0.0, 0, 0
+
+    def call_done(self, place: int, call: Call) -> None:
+        """A call of the last round has its result."""
+        *before, last = self.steps
+        calls = [*last.calls]
+        calls[place] = call
+        self.steps = (*before, replace(last, calls=tuple(calls)))
+
+    def next_round(self, handle: JobHandle) -> None:
+        """The results went back to the model, as another job."""
+        self.handle = handle
+        self.phase = "waiting"
+
+    def fail(self, error: str) -> None:
+        """Something broke between two rounds."""
+        self.error = error
+        self._end("failed")
 
     def abandon(self, now: float) -> None:
         """The app goes before the job ended: what there is, is what will be kept."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from qwen_mlx.chat import attachments, steps
 from qwen_mlx.chat.history import Conversation, History, StoredMessage
 from qwen_mlx.errors import HistoryError
 from qwen_mlx.paths import atomic_write
@@ -22,12 +24,20 @@ def markdown(conversation: Conversation, messages: list[StoredMessage]) -> str:
     """The messages in order, thinking folded as HTML allows it; what is within them stays as it is."""
     lines = [f"# {conversation.title or 'Conversation'}", ""]
     facts = [_time(conversation.created)] + ([conversation.model] if conversation.model else [])
+    facts += [" ".join(f"#{tag}" for tag in conversation.tags)] if conversation.tags else []
     lines += [f"*{' · '.join(facts)}*", ""]
     if conversation.system:
         lines += ["## System", "", conversation.system, ""]
     for message in messages:
         name = {"user": "You", "assistant": message.model or "Assistant"}.get(message.role, message.role.title())
         lines += [f"## {name}", ""]
+        for attachment in message.attachments:
+            lines += _folded(f"File {attachment.name}", _fenced(attachment.text))
+        for step in message.steps:
+            lines += [step.content, ""] if step.content else []
+            for call in step.calls:
+                arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+                lines += _folded(f"Tool {call.name}", _fenced(arguments), _fenced(call.result or "(not run)"))
         if message.reasoning:
             seconds = f" for {message.reasoning_seconds:.1f} s" if message.reasoning_seconds is not None else ""
             lines += [f"<details><summary>Thought{seconds}</summary>", "", message.reasoning, "", "</details>", ""]
@@ -46,6 +56,7 @@ def as_json(conversation: Conversation, messages: list[StoredMessage]) -> str:
         "model": conversation.model,
         "system": conversation.system,
         "params": dict(conversation.params),
+        "tags": list(conversation.tags),
         "created": _iso(conversation.created),
         "updated": _iso(conversation.updated),
         "shown": conversation.leaf_id,
@@ -93,6 +104,20 @@ def _free_name(folder: Path, stem: str, suffix: str) -> Path:
     return path
 
 
+def _folded(summary: str, *parts: str) -> list[str]:
+    lines = [f"<details><summary>{html.escape(summary)}</summary>", ""]
+    for part in parts:
+        lines += [part, ""]
+    return [*lines, "</details>", ""]
+
+
+def _fenced(text: str) -> str:
+    """A code block that no fence within the text ends."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}\n{text.strip(chr(10))}\n{fence}"
+
+
 def _message(message: StoredMessage) -> dict[str, Any]:
     value = {
         "id": message.id,
@@ -107,6 +132,8 @@ def _message(message: StoredMessage) -> dict[str, Any]:
         "error": message.error,
         "stats": dict(message.stats) or None,
         "created": _iso(message.created),
+        "attachments": attachments.to_json(message.attachments) or None,
+        "steps": steps.to_json(message.steps) or None,
     }
     return {key: entry for key, entry in value.items() if entry is not None or key == "parent"}
 

@@ -17,12 +17,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from qwen_mlx.chat import history_owner, history_schema
+from qwen_mlx.chat import attachments as files
+from qwen_mlx.chat import history_adoption, history_owner, history_schema, history_tags
+from qwen_mlx.chat import steps as rounds
+from qwen_mlx.chat.attachments import Attachment
 from qwen_mlx.chat.history_errors import explain
 from qwen_mlx.chat.history_records import (
     CONVERSATION_COLUMNS,
@@ -31,16 +34,22 @@ from qwen_mlx.chat.history_records import (
     SearchHit,
     Status,
     StoredMessage,
+    TitledBy,
     conversation_from,
     message_from,
     snippet,
 )
+from qwen_mlx.chat.steps import Step
 from qwen_mlx.errors import HistoryError, NotFound
 from qwen_mlx.events import ReplyStats, Role
+
+if TYPE_CHECKING:
+    from qwen_mlx.chat.foreign import ForeignConversation
 
 __all__ = ["Conversation", "History", "SearchHit", "Status", "StoredMessage"]
 
 _LEAF = -1  # as a parent: whatever ends the shown branch
+_STEPS = "steps_json = coalesce(?, steps_json)"
 
 
 class History:
@@ -106,20 +115,67 @@ class History:
         model: str | None = None,
         system: str | None = None,
         params: Mapping[str, Any] | None = None,
+        titled_by: TitledBy = "person",
         now: float | None = None,
     ) -> Conversation:
         """Make an empty conversation. `params` must be JSON."""
         now = time.time() if now is None else now
         with self._transaction() as db:
             row = db.execute(
-                "INSERT INTO conversation (title, model, system, params_json, created, updated) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (_text(title), model, system, json.dumps(dict(params or {})), now, now),
+                "INSERT INTO conversation (title, model, system, params_json, titled_by, created, updated) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (_text(title), model, system, json.dumps(dict(params or {})), titled_by, now, now),
             )
             return self.conversation(cast(int, row.lastrowid))
 
     def rename(self, conversation_id: int, title: str) -> None:
-        self._change(conversation_id, "title = ?", _text(title))
+        """A title that a person gives: nobody else changes it from then on."""
+        self._change(conversation_id, "title = ?, titled_by = 'person'", _text(title))
+
+    def entitle(self, conversation_id: int, title: str, titled_by: TitledBy = "model") -> bool:
+        """A title that nobody asked for; False when a person, or a model, has given one meanwhile."""
+        with self._transaction() as db:
+            query = (
+                "UPDATE conversation SET title = ?, titled_by = ? "
+                "WHERE id = ? AND deleted IS NULL AND (titled_by = 'line' OR title = '')"
+            )
+            return db.execute(query, (_text(title), titled_by, conversation_id)).rowcount > 0
+
+    def tag(self, conversation_id: int, name: str) -> bool:
+        """Give a conversation a tag, see `history_tags.tag_name`; False when it has it already."""
+        with self._transaction() as db:
+            self.conversation(conversation_id)
+            query = "INSERT OR IGNORE INTO tag (conversation_id, name) VALUES (?, ?)"
+            return db.execute(query, (conversation_id, self._spelled(history_tags.tag_name(name)))).rowcount > 0
+
+    def untag(self, conversation_id: int, name: str) -> bool:
+        """Take a tag away; False when it was not there."""
+        with self._transaction() as db:
+            query = "DELETE FROM tag WHERE conversation_id = ? AND name = ?"
+            return db.execute(query, (conversation_id, history_tags.tag_name(name))).rowcount > 0
+
+    def tags(self) -> list[tuple[str, int]]:
+        """Every tag, and how many conversations have it; deleted ones do not count."""
+        query = (
+            "SELECT min(t.name), count(*) FROM tag t JOIN conversation c ON c.id = t.conversation_id "
+            "WHERE c.deleted IS NULL GROUP BY t.name ORDER BY t.name"
+        )
+        return [(name, count) for name, count in self._rows(query)]
+
+    def rename_tag(self, before: str, after: str) -> int:
+        """Another name for a tag, everywhere; one that is there already takes it in. Returns how many had it."""
+        with self._transaction() as db:
+            return history_tags.rename(db, history_tags.tag_name(before), _text(history_tags.tag_name(after)))
+
+    def delete_tag(self, name: str) -> int:
+        """Take a tag away everywhere; returns how many conversations had it."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM tag WHERE name = ?", (history_tags.tag_name(name),)).rowcount
+
+    def _spelled(self, name: str) -> str:
+        """As a tag of this name is spelled already: `Work` and `work` are one."""
+        rows = self._rows("SELECT name FROM tag WHERE name = ? LIMIT 1", (name,))
+        return rows[0][0] if rows else _text(name)
 
     def pin(self, conversation_id: int, pinned: bool = True) -> None:
         self._change(conversation_id, "pinned = ?", int(pinned))
@@ -130,6 +186,15 @@ class History:
     def configure(self, conversation_id: int, *, system: str | None, params: Mapping[str, Any]) -> None:
         """Set the system message and the parameters of a conversation."""
         self._change(conversation_id, "system = ?, params_json = ?", system, json.dumps(dict(params)))
+
+    def set_param(self, conversation_id: int, name: str, value: Any) -> None:
+        """Set one parameter of a conversation, and leave the others; None takes it away."""
+        with self._transaction():
+            params = dict(self.conversation(conversation_id).params)
+            params[name] = value
+            kept = {key: entry for key, entry in params.items() if entry is not None}
+            query = "UPDATE conversation SET params_json = ? WHERE id = ?"
+            self._db.execute(query, (json.dumps(kept), conversation_id))
 
     def delete(self, conversation_id: int) -> None:
         """Hide a conversation; `undelete` brings it back until `purge` removes it for good."""
@@ -150,6 +215,15 @@ class History:
             query = f"UPDATE conversation SET {change} WHERE id = ?{alive}"
             if db.execute(query, (*values, conversation_id)).rowcount == 0:
                 raise _no_conversation(conversation_id)
+
+    def origins(self) -> set[str]:
+        """What conversations of other programs are known by (`ForeignConversation.origin`), deleted ones left out."""
+        return history_adoption.origins(self._rows(history_adoption.ORIGINS))
+
+    def adopt(self, conversation: ForeignConversation) -> int:
+        """Take in a conversation of another program, whole or not at all; returns its id."""
+        with self._transaction() as db:
+            return history_adoption.adopt(db, conversation, time.time())
 
     # ----------------------------------------------------------------------------------------------- messages
 
@@ -216,6 +290,7 @@ class History:
         reasoning: str | None = None,
         model: str | None = None,
         status: Status = "done",
+        attachments: Sequence[Attachment] = (),
         now: float | None = None,
     ) -> StoredMessage:
         """Add a message below `parent_id` (default: below the shown branch) and show the branch it ends.
@@ -237,7 +312,7 @@ class History:
             owner = self._own() if status == "streaming" else None
             row = db.execute(
                 "INSERT INTO message (conversation_id, parent_id, role, content, reasoning, model, status, "
-                "owner, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "owner, created, attachments_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     conversation_id,
                     parent_id,
@@ -248,6 +323,7 @@ class History:
                     status,
                     owner,
                     now,
+                    json.dumps(files.to_json(attachments)) if attachments else None,
                 ),
             )
             db.execute(
@@ -264,16 +340,17 @@ class History:
         reasoning: str | None = None,
         reasoning_seconds: float | None = None,
         reasoning_tokens: int | None = None,
+        steps: Sequence[Step] | None = None,
     ) -> None:
-        """Checkpoint a reply that still streams: all of its text so far.
+        """Checkpoint a reply that still streams: all of its text so far. `steps` of None stay as they are.
 
         Raises:
             NotFound: it does not stream (any more), or does not exist.
         """
         self._write(
             message_id,
-            "content = ?, reasoning = ?, reasoning_seconds = ?, reasoning_tokens = ?",
-            (_text(content), _optional(reasoning), reasoning_seconds, reasoning_tokens),
+            f"content = ?, reasoning = ?, reasoning_seconds = ?, reasoning_tokens = ?, {_STEPS}",
+            (_text(content), _optional(reasoning), reasoning_seconds, reasoning_tokens, _steps(steps)),
             only="AND status = 'streaming'",
         )
 
@@ -302,16 +379,17 @@ class History:
         status: Status = "done",
         stats: ReplyStats | Mapping[str, Any] | None = None,
         error: str | None = None,
+        steps: Sequence[Step] | None = None,
     ) -> None:
-        """Write the last state of a reply. Raises `NotFound`."""
+        """Write the last state of a reply; `steps` of None stay as they are. Raises `NotFound`."""
         numbers = asdict(stats) if isinstance(stats, ReplyStats) else dict(stats or {})
         self._write(
             message_id,
             "content = ?, reasoning = ?, reasoning_seconds = ?, reasoning_tokens = ?, status = ?, "
-            "stats_json = ?, error = ?, owner = NULL",
+            f"stats_json = ?, error = ?, owner = NULL, {_STEPS}",
             (
                 *(_text(content), _optional(reasoning), reasoning_seconds, reasoning_tokens),
-                *(status, json.dumps(numbers) if numbers else None, _optional(error)),
+                *(status, json.dumps(numbers) if numbers else None, _optional(error), _steps(steps)),
             ),
         )
 
@@ -343,17 +421,17 @@ class History:
     # ------------------------------------------------------------------------------------------------- search
 
     def search(self, query: str, limit: int = 50) -> list[SearchHit]:
-        """Messages that contain every word of `query`, newest first.
+        """Messages that contain every word of `query`, newest first; `tag:NAME` keeps to conversations with that tag.
 
         Words are found anywhere, also inside other words. With the full-text index upper and lower case are
         the same; words of one or two characters are looked for without it, ASCII letters in either case.
         """
-        words = query.replace("\0", " ").split()
+        words, tags = history_tags.split_query(query)
         if not words or limit <= 0:
             return []
         indexed = [word for word in words if len(word) >= 3] if self._full_text else []
-        conditions = ["c.deleted IS NULL", "m.status <> 'streaming'"]
-        values: list[object] = []
+        tagged, values = history_tags.conditions(tags, "c.id")
+        conditions = ["c.deleted IS NULL", "m.status <> 'streaming'", *tagged]
         if indexed:
             conditions.append("m.id IN (SELECT rowid FROM message_fts WHERE message_fts MATCH ?)")
             values.append(" AND ".join('"' + word.replace('"', '""') + '"' for word in indexed))
@@ -373,14 +451,18 @@ class History:
         ]
 
     def search_titles(self, query: str, limit: int = 10) -> list[Conversation]:
-        """Conversations whose title contains every word of `query`, the most recently used first."""
-        words = query.replace("\0", " ").split()
-        if not words or limit <= 0:
+        """Conversations whose title contains every word of `query`, the most recently used first.
+
+        `tag:NAME` keeps to those with that tag, and may be all of the query.
+        """
+        words, tags = history_tags.split_query(query)
+        if not (words or tags) or limit <= 0:
             return []
-        conditions = " AND ".join(["deleted IS NULL"] + ["title LIKE ? ESCAPE '\\'"] * len(words))
+        tagged, values = history_tags.conditions(tags, "conversation.id")
+        conditions = " AND ".join(["deleted IS NULL", *tagged] + ["title LIKE ? ESCAPE '\\'"] * len(words))
         rows = self._rows(
             f"SELECT {CONVERSATION_COLUMNS} FROM conversation WHERE {conditions} ORDER BY updated DESC LIMIT ?",
-            (*map(_pattern, words), limit),
+            (*values, *map(_pattern, words), limit),
         )
         return [conversation_from(row) for row in rows]
 
@@ -426,6 +508,10 @@ def _pattern(word: str) -> str:
 def _text(text: str) -> str:
     """Half a surrogate pair cannot be stored as UTF-8: it becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _steps(steps: Sequence[Step] | None) -> str | None:
+    return json.dumps(rounds.to_json(steps)) if steps is not None else None
 
 
 def _optional(text: str | None) -> str | None:

@@ -54,6 +54,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX message_streaming ON message (owner) WHERE status = 'streaming'",
         "CREATE INDEX conversation_order ON conversation (pinned DESC, updated DESC) WHERE deleted IS NULL",
     ),
+    (
+        "ALTER TABLE message ADD COLUMN attachments_json TEXT",
+        "ALTER TABLE message ADD COLUMN steps_json TEXT",
+        # Of older conversations nobody knows who named them: as a person's, their titles stay.
+        "ALTER TABLE conversation ADD COLUMN titled_by TEXT NOT NULL DEFAULT 'person'",
+        """CREATE TABLE tag (
+            conversation_id INTEGER NOT NULL REFERENCES conversation(id) ON DELETE CASCADE,
+            name TEXT NOT NULL COLLATE NOCASE,
+            PRIMARY KEY (conversation_id, name)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX tag_name ON tag (name)",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 BUSY_SECONDS = 5.0

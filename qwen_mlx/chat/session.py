@@ -33,6 +33,8 @@ from qwen_mlx.generation.sampling import SamplingParams
 from qwen_mlx.ranges import OPTION_RANGES
 from qwen_mlx.text.stopping import StopStrings
 from qwen_mlx.text.thinking import ThinkingParser, soft_switch
+from qwen_mlx.text.tool_calls import OPEN, split_tool_calls
+from qwen_mlx.text.tool_stream import HeldCalls
 
 # Families that were trained to follow /think and /no_think in a message.
 _SOFT_SWITCH = ("qwen3", "qwen3_moe")
@@ -90,6 +92,8 @@ class ChatSession:
     def reply(self, job: Reply, cancel: CancelToken | None = None) -> Iterator[Event]:
         """Answer the last message, or go on with it; the last event is `ReplyFinished`.
 
+        With tools, the message of that event has the calls the model made; no delta shows them.
+
         Raises:
             TemplateError: the template refuses the conversation.
             ContextFull: the conversation is longer than the model's context.
@@ -101,7 +105,9 @@ class ChatSession:
         params = self._params(job, len(tokens))
         budget = _thinking_budget(job)
         prefix = self.prefixes.take(job.conversation, tokens)
-        writer = _Writer(self.model, text, params.stop, job.messages[-1] if job.continuing else None)
+        begun = job.messages[-1] if job.continuing else None
+        held = HeldCalls() if job.tools else None
+        writer = _Writer(self.model, text, params.stop, begun, held)
         generated: list[int] = []
         reason: FinishReason = "cancelled"
         watch = _Watch()
@@ -147,9 +153,17 @@ class ChatSession:
         yield from writer.finish()
         if writer.stopped:
             reason = "stop"
-        self.prefixes.put(job.conversation, prefix, tokens + generated)
+        if job.keep:
+            self.prefixes.put(job.conversation, prefix, tokens + generated)
+        content, calls = writer.answer, list[dict[str, Any]]()
+        if held is not None and reason == "cancelled":
+            content = content.partition(OPEN)[0] if held.opened else content
+        elif held is not None:
+            content, calls, _ = split_tool_calls(content, job.tools)
+            if not calls and (rest := held.finish()):  # it only looked like one
+                yield AnswerDelta(rest)
         yield ReplyFinished(
-            Message("assistant", writer.answer, writer.reasoning or None),
+            Message("assistant", content, writer.reasoning or None, tuple(calls)),
             reason,
             ReplyStats(
                 prompt_tokens=len(tokens),
@@ -164,6 +178,11 @@ class ChatSession:
                 peak_memory=mx.get_peak_memory(),
             ),
         )
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has, as part of a message."""
+        tokenizer = self.model.tokenizer
+        return len(tokenizer.encode_disarmed(tokenizer.disarmed(text)))
 
     def _params(self, job: Reply, prompt_length: int) -> SamplingParams:
         """The person's options, the model's defaults, and what fits into the context."""
@@ -237,16 +256,24 @@ class _Watch:
 class _Writer:
     """Token ids -> text events: whole characters, thinking apart from the answer, stop strings held back.
 
-    `begun` is what there is of the answer already; no events are made of it.
+    `begun` is what there is of the answer already; no events are made of it. `held` keeps tool calls out of them.
     """
 
-    def __init__(self, model: LoadedModel, prompt: str, stops: Sequence[str], begun: Message | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        prompt: str,
+        stops: Sequence[str],
+        begun: Message | None = None,
+        held: HeldCalls | None = None,
+    ) -> None:
         self._detokenizer = model.tokenizer.detokenizer()
         opened = model.template.opens_thinking(prompt)
         if begun is not None and (begun.content or begun.reasoning):
             opened = not begun.content
         self._parser = ThinkingParser(opened, begun=opened and begun is not None and bool(begun.reasoning))
         self._stops = StopStrings(stops)
+        self._held = held
         self.answer = begun.content if begun is not None else ""
         self.reasoning = (begun.reasoning or "") if begun is not None else ""
         self.stopped = False
@@ -270,8 +297,9 @@ class _Writer:
             yield from self._events([*self._parser.feed(self._detokenizer.finish()), *self._parser.finish()])
             rest = self._stops.finish()
             if rest and not self.stopped:
-                self.answer += rest
-                yield AnswerDelta(rest)
+                yield from self._answered(rest)
+        if self._held is not None and not self._held.opened and (rest := self._held.finish()):
+            yield AnswerDelta(rest)
         if self._was_reasoning:
             yield self._end_of_reasoning()
 
@@ -288,10 +316,15 @@ class _Writer:
                 yield self._end_of_reasoning()
             text, self.stopped = self._stops.feed(segment.text)
             if text:
-                self.answer += text
-                yield AnswerDelta(text)
+                yield from self._answered(text)
         if self._was_reasoning and not self._parser.in_reasoning:
             yield self._end_of_reasoning()
+
+    def _answered(self, text: str) -> Iterator[Event]:
+        self.answer += text
+        shown = text if self._held is None else self._held.feed(text)
+        if shown:
+            yield AnswerDelta(shown)
 
     def _end_of_reasoning(self) -> ReasoningEnd:
         self._was_reasoning = False

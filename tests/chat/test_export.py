@@ -5,7 +5,9 @@ import json
 import pytest
 
 from qwen_mlx.chat import export
+from qwen_mlx.chat.attachments import Attachment
 from qwen_mlx.chat.history import History
+from qwen_mlx.chat.steps import Call, Step
 from qwen_mlx.errors import HistoryError, NotFound
 
 
@@ -82,3 +84,23 @@ def test_titles_are_found(history):
     assert history.search_titles("100%") == [] and history.search_titles("  ") == []
     history.delete(1)
     assert history.search_titles("easy") == []
+
+
+def test_files_tools_and_tags_are_exported(history, tmp_path):
+    files = [Attachment("a<b>.md", "```\ncode\n```\n")]
+    question = history.add_message(1, "user", "And this?", attachments=files)
+    answer = history.add_message(1, "assistant", status="streaming")
+    step = Step("Let me see.", None, (Call("calculator", {"expression": "1+1"}, "2", "done"), Call("clock")))
+    history.finish_message(answer.id, content="Two.", steps=[step])
+    history.tag(1, "sums")
+    text = export.write(history, 1, "md", tmp_path).read_text("utf-8")
+    assert "qwen3:8b · #sums*" in text
+    assert "<details><summary>File a&lt;b&gt;.md</summary>\n\n````\n```\ncode\n```\n````\n\n</details>" in text
+    assert '<summary>Tool calculator</summary>\n\n```\n{"expression": "1+1"}\n```\n\n```\n2\n```' in text
+    assert "Let me see." in text and "(not run)" in text
+    value = json.loads(export.write(history, 1, "json", tmp_path).read_text("utf-8"))
+    assert value["tags"] == ["sums"]
+    kept = {message["id"]: message for message in value["messages"]}
+    assert kept[question.id]["attachments"] == [{"name": "a<b>.md", "text": "```\ncode\n```\n"}]
+    assert kept[answer.id]["steps"][0]["calls"][0]["result"] == "2"
+    assert "steps" not in kept[1] and "attachments" not in kept[1]

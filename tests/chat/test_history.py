@@ -114,7 +114,7 @@ def test_a_reply_from_start_to_end(history):
     )
     assert (answer.reasoning_seconds, answer.reasoning_tokens) == (1.5, 7)
     assert ReplyStats(**answer.stats) == stats
-    assert answer.as_message() == Message("assistant", "75", "20 + 40 + 15")
+    assert answer.as_messages() == [Message("assistant", "75", "20 + 40 + 15")]
 
 
 def test_a_finished_reply_takes_no_late_checkpoint(history):

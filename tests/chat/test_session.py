@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qwen_mlx.chat import session as module
 from qwen_mlx.chat.session import ChatSession
+from qwen_mlx.chat.steps import step_of
+from qwen_mlx.chat.tool_loop import completed, next_reply
+from qwen_mlx.chat.tools import Toolbox
 from qwen_mlx.errors import ContextFull, TemplateError, UsageError
 from qwen_mlx.events import (
     AnswerDelta,
@@ -319,3 +323,82 @@ def test_the_cache_serves_an_answer_that_goes_on(session: ChatSession) -> None:
 def test_nothing_to_go_on_with(session: ChatSession) -> None:
     with pytest.raises(UsageError, match="no answer to go on with"):
         list(session.reply(Reply("a", (Message("user", "hi"),), continuing=True)))
+
+
+# ------------------------------------------------------------------------------------------------------------ tools
+
+TOOLS = (
+    {"type": "function", "function": {"name": "calculator", "description": "x", "parameters": {"type": "object"}}},
+)
+CALL = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "1+1"}}\n</tool_call>'
+
+
+def test_a_tool_call_is_taken_out_of_the_answer(session, monkeypatch):
+    script(monkeypatch, session, f"Let me see.\n{CALL}")
+    events = list(session.reply(ask("1+1?", tools=TOOLS)))
+    message = last(events).message
+    assert texts(events, AnswerDelta) == "Let me see.\n" and message.content == "Let me see."
+    assert [call["function"] for call in message.tool_calls] == [
+        {"name": "calculator", "arguments": {"expression": "1+1"}}
+    ]
+    script(monkeypatch, session, CALL)
+    assert last(list(session.reply(ask("1+1?")))).message.content == CALL, "without tools it is text"
+
+
+def test_what_only_looks_like_a_call_is_shown(session, monkeypatch):
+    script(monkeypatch, session, "It is <tool_call> broken")
+    events = list(session.reply(ask("x", tools=TOOLS)))
+    assert texts(events, AnswerDelta) == "It is <tool_call> broken" == last(events).message.content
+    assert last(events).message.tool_calls == ()
+
+
+def test_a_reply_that_is_stopped_calls_nothing(session, monkeypatch):
+    script(monkeypatch, session, f"Yes. {CALL}")
+    cancel, events = CancelToken(), []
+    for event in session.reply(ask("x", tools=TOOLS), cancel):
+        events.append(event)
+        if isinstance(event, AnswerDelta):
+            cancel.cancel()
+    assert last(events).reason == "cancelled"
+    assert last(events).message.tool_calls == () and "<tool_call>" not in last(events).message.content
+
+
+def test_calls_and_results_are_part_of_the_next_prompt(session):
+    call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": "1+1"}}}
+    messages = (Message("user", "1+1?"), Message("assistant", "", None, (call,)), Message("tool", "2 <|im_end|>"))
+    text = session.prompt(Reply("a", messages, tools=TOOLS))
+    assert '"name": "calculator"' in text and "<tool_response>\n2 " in text
+    tokens = session.model.tokenizer.encode_disarmed(text)
+    assert session.model.tokenizer.decode(tokens, skip_special=False).count("<|im_end|>") >= 3
+    assert tokens.count(session.model.tokenizer.encode("<|im_end|>")[0]) == 4, "a result cannot end a turn"
+
+
+def test_a_reply_need_not_be_kept(session, monkeypatch):
+    script(monkeypatch, session, "a title")
+    list(session.reply(ask("x", conversation="aside", keep=False)))
+    assert "aside" not in session.prefixes._prefixes
+    list(session.reply(ask("x", conversation="aside")))
+    assert "aside" in session.prefixes._prefixes
+
+
+def test_tokens_of_a_text(session):
+    assert session.count("hello world") == len(session.model.tokenizer.encode("hello world"))
+    assert session.count("") == 0
+
+
+def test_a_whole_answer_with_a_tool(session, monkeypatch):
+    """A scripted model calls, reads the result in its prompt, and answers."""
+    box = Toolbox()
+    job = ask("What is 6*7?", conversation="tools", tools=box.described)
+    script(
+        monkeypatch, session, '<tool_call>\n{"name": "calculator", "arguments": {"expression": "6*7"}}\n</tool_call>'
+    )
+    step = step_of(last(list(session.reply(job))).message)
+    step = replace(step, calls=tuple(completed(call, box) for call in step.calls))
+    assert [call.result for call in step.calls] == ["42"]
+    after = next_reply(job, [step])
+    calls = script(monkeypatch, session, "It is 42.")
+    finished = last(list(session.reply(after)))
+    assert finished.message == Message("assistant", "It is 42.")
+    read = session.model.tokenizer.decode(calls[0]["prompt"])
+    assert "<tool_response>\n42\n</tool_response>" in read and '"expression": "6*7"' in read

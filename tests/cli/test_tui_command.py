@@ -6,6 +6,7 @@ import pytest
 
 from qwen_mlx.cli.main import main
 from qwen_mlx.runtime.shelf import LocalShelf
+from qwen_mlx.runtime.workshop import LocalWorkshop
 from tests.cli.fake_runtime import FakeRuntime
 
 
@@ -14,10 +15,9 @@ def started(monkeypatch):
     """What the app was started with."""
     calls = []
 
-    def run(runtime, history=None, *, shelf=None, model=None, rope_scaling=None, kv_bits=None, theme=None, mouse=True):
-        assert isinstance(shelf, LocalShelf)
-        given = {"runtime": runtime, "model": model, "rope_scaling": rope_scaling, "kv_bits": kv_bits}
-        calls.append({**given, "theme": theme, "mouse": mouse})
+    def run(runtime, history=None, *, shelf, workshop, **options):
+        assert isinstance(shelf, LocalShelf) and isinstance(workshop, LocalWorkshop)
+        calls.append({"runtime": runtime, **options})
         return 0
 
     monkeypatch.setattr("tui.app.run", run)
@@ -33,15 +33,15 @@ def test_starts_the_app(words, model, started, terminal, stdin):
     terminal()
     runtime = FakeRuntime()
     assert main(words, new_runtime=runtime) == 0
-    nothing = {"rope_scaling": None, "kv_bits": None, "theme": None}
+    nothing = {"rope_scaling": None, "kv_bits": None, "theme": None, "text": None}
     assert started == [{"runtime": runtime, "model": model, **nothing, "mouse": True}]
 
 
 def test_how_it_looks(started, terminal, stdin):
     stdin(None)
     terminal()
-    assert main(["--theme", "qwen-light", "--no-mouse"], new_runtime=FakeRuntime()) == 0
-    assert (started[0]["theme"], started[0]["mouse"]) == ("qwen-light", False)
+    assert main(["--theme", "qwen-light", "--no-mouse", "--text"], new_runtime=FakeRuntime()) == 0
+    assert (started[0]["theme"], started[0]["mouse"], started[0]["text"]) == ("qwen-light", False, True)
 
 
 @pytest.mark.parametrize("words", [["tui", "--kv-bits", "8"], ["--kv-bits", "8"]])

@@ -13,6 +13,7 @@ from typing import Union
 from qwen_mlx.events import (
     FINAL_EVENTS,
     AnswerDelta,
+    CountTokens,
     Event,
     Job,
     JobCancelled,
@@ -28,6 +29,7 @@ from qwen_mlx.events import (
     Reply,
     ReplyFinished,
     ReplyStats,
+    TokensCounted,
 )
 
 DEMO = ModelInfo(
@@ -164,7 +166,7 @@ class FakeHandle:
 
     def _cancelled(self, events: list[Event]) -> Event:
         given = [*self._given, *events]
-        if isinstance(self.job, LoadModel) or not given:
+        if not isinstance(self.job, Reply) or not given:
             return JobCancelled()
         answer = "".join(event.text for event in given if isinstance(event, AnswerDelta))
         thought = "".join(event.text for event in given if isinstance(event, ReasoningDelta))
@@ -178,10 +180,13 @@ class FakeRuntime:
     Args:
         replies: scripts of the replies, in the order in which they are asked for; the last one is used again.
         load: script of every `LoadModel`.
+        work: script of every job that makes a model.
         model: a model that is loaded already.
     """
 
-    def __init__(self, *replies: Script, load: Script | None = None, model: ModelInfo | None = DEMO) -> None:
+    def __init__(
+        self, *replies: Script, load: Script | None = None, model: ModelInfo | None = DEMO, work: Script = ()
+    ) -> None:
         self.model = model
         self.jobs: list[Job] = []
         self.handles: list[FakeHandle] = []
@@ -189,6 +194,7 @@ class FakeRuntime:
         self.closed = False
         self._replies = deque(replies or (reply("Hello"),))
         self._load = load if load is not None else loading()
+        self._work = work
 
     @property
     def current(self) -> FakeHandle | None:
@@ -197,7 +203,9 @@ class FakeRuntime:
     def submit(self, job: Job) -> FakeHandle:
         if self.closed:
             raise RuntimeError("the runtime is closed")
-        script = self._load
+        script = self._load if isinstance(job, LoadModel) else self._work
+        if isinstance(job, CountTokens):
+            script = [TokensCounted(len(job.text.split()))]
         if isinstance(job, Reply):
             script = self._replies.popleft() if len(self._replies) > 1 else self._replies[0]
         handle = FakeHandle(self, job, script(job) if callable(script) else script)

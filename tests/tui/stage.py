@@ -44,6 +44,7 @@ class Stage:
         replies: scripts, see `FakeRuntime`.
         size: columns and lines.
         runtime: instead of `replies`.
+        toasts_shown: put notifications on screen, too.
         options: of `QwenApp`.
     """
 
@@ -54,12 +55,14 @@ class Stage:
         size: tuple[int, int] = (120, 40),
         runtime: FakeRuntime | None = None,
         time_piece: StageClock | None = None,
+        toasts_shown: bool = False,
         **options: object,
     ) -> None:
         self.folder = folder
         self.size = size
         self.runtime = runtime or FakeRuntime(*replies)
         self.time = time_piece or StageClock()
+        self.toasts_shown = toasts_shown
         self.history = History(folder / "history.db")
         self.app = QwenApp(
             self.runtime,
@@ -73,7 +76,8 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         self._stack.callback(self.history.close)
-        self.pilot = await self._stack.enter_async_context(self.app.run_test(size=self.size))
+        running = self.app.run_test(size=self.size, notifications=self.toasts_shown)
+        self.pilot = await self._stack.enter_async_context(running)
         await self.until(lambda: self.app.chat.ready)
         await self.pilot.pause()
         return self

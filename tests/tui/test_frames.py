@@ -13,11 +13,13 @@ from textual.widgets import Input
 
 from tests.tui.fake_runtime import failure, reply
 from tests.tui.stage import START
-from tests.tui.test_models import FakeShelf
+from tests.tui.test_models import KNOWN, FakeShelf, only_the_demo
 from tui.screens.help import HelpScreen
 from tui.screens.models import ModelsScreen
 from tui.screens.parameters import ParametersScreen
+from tui.screens.quantize import QuantizeScreen
 from tui.screens.search import SearchScreen
+from tui.screens.settings import SettingsScreen
 
 FRAMES = Path(__file__).parent / "frames"
 SIZES = ((80, 24), (120, 40), (200, 60))
@@ -125,3 +127,39 @@ async def test_the_screens_of_messages_look_as_they_did(stage, size):
         await s.press("escape", "ctrl+l")
         await s.until(lambda: isinstance(s.app.screen, ModelsScreen) and "○ too big" in s.frame())
         await compare(s, f"models-{where}")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_the_screens_around_look_as_they_did(stage, size):
+    where = f"{size[0]}x{size[1]}"
+    async with stage(reply("It is `doctor`."), size=size, shelf=only_the_demo(), model="demo") as s:
+        await s.until(lambda: "not now" in s.frame())
+        await compare(s, f"first-run-{where}")
+        await s.press("f3")
+        await s.until(lambda: isinstance(s.app.screen, SettingsScreen) and "Theme" in s.frame())
+        await s.pilot.pause()
+        await s.press("down")
+        await compare(s, f"settings-{where}")
+        await s.press("escape")
+        s.app._downloads.shelf.entries = FakeShelf().entries
+        await s.press("ctrl+l")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen) and "Published" in s.frame())
+        await s.press("down")
+        await compare(s, f"published-{where}")
+        await s.press("ctrl+t")
+        await s.until(lambda: isinstance(s.app.screen, QuantizeScreen) and "~375 MB" in s.frame())
+        await compare(s, f"quantize-{where}")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_text_only_looks_as_it_did(stage, size):
+    where = f"{size[0]}x{size[1]}"
+    shelf = FakeShelf(known=KNOWN)
+    async with stage(reply(ANSWER, THOUGHT), size=size, text=True, shelf=shelf, model="demo") as s:
+        await s.ask("Which command quantizes a model?")
+        await s.until(lambda: s.log.scroll_y == s.log.max_scroll_y)
+        await s.pilot.pause()
+        await compare(s, f"text-{where}")
+        await s.press("ctrl+l")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen) and "Qwen3-32B" in s.frame())
+        await compare(s, f"text-models-{where}")

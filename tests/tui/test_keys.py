@@ -125,7 +125,7 @@ async def test_what_was_chosen_is_there_again(stage, tmp_path):
     async with stage() as s:
         assert s.app.theme == "nord" and not s.chat.sidebar.display
         await s.press("ctrl+b")
-        await s.until(lambda: s.app.preferences.list_shown)
+        await s.until(lambda: s.app.preferences.list_shown is None)
     (tmp_path / "preferences.json").write_text("[not a preference")
     async with stage() as s:
         assert s.app.theme == DARK.name and s.chat.sidebar.display

@@ -1,23 +1,33 @@
 """The screen of the models."""
 
+import re
+
+import pytest
+from rich.cells import cell_len
 from textual.widgets import Input, OptionList
 
 from qwen_mlx.errors import QwenError
 from qwen_mlx.events import (
+    ConversionPlanned,
+    Converted,
     JobCancelled,
     JobFailed,
+    KnownModel,
     LoadModel,
     ModelEntry,
     Progress,
     PullFinished,
     PullModel,
     PullPlanned,
+    QuantizeModel,
 )
 from tests.tui.fake_runtime import DEMO, FakeRuntime, Gate, loading, reply
 from tests.tui.stage import START
 from tui.downloads import Download, describe
 from tui.preferences import Preferences
+from tui.quantizing import refusal
 from tui.screens.models import ModelsScreen
+from tui.screens.quantize import QuantizeScreen
 
 GB = 1_000_000_000
 
@@ -45,10 +55,19 @@ class FakePull:
         return given
 
 
+KNOWN = [
+    KnownModel("qwen3:4b", "mlx-community/Qwen3-4B-4bit", 4 * GB, 4.5, 2_250_000_000, 4_460_000_000, "fits"),
+    KnownModel("qwen3:8b", "mlx-community/Qwen3-8B-4bit", 8 * GB, 4.5, 4_500_000_000, 6_870_000_000, "tight"),
+    KnownModel("qwen3:8b-bf16", "Qwen/Qwen3-8B", 8 * GB, 16, 16 * GB, 18 * GB, "too big", default=False),
+    KnownModel("qwen3-coder:30b-a3b", "mlx-community/Qwen3-Coder-30B", 30 * GB, 4.5, 17 * GB, 20 * GB, "too big"),
+]
+
+
 class FakeShelf:
     """Three models, and downloads that follow a script."""
 
-    def __init__(self, *pulls):
+    def __init__(self, *pulls, known=()):
+        self._known = list(known)
         self.entries = [
             ModelEntry("demo", 4_000_000, 3_480_000, "8-bit", 8.5, "fits", removable=False),
             ModelEntry("Qwen/Qwen3-0.6B", GB, 600_000_000, "bfloat16", 16.0, "fits", used=START - 3 * 3600),
@@ -61,6 +80,12 @@ class FakeShelf:
 
     def models(self):
         return list(self.entries)
+
+    def known(self):
+        return list(self._known)
+
+    def new_folder(self, name, preset):
+        return f"/models/{name.rpartition('/')[2]}-{preset}"
 
     def pull(self, name):
         self.asked.append(name)
@@ -83,6 +108,11 @@ class FakeShelf:
 
 def rows(s):
     return [" ".join(option.prompt.plain.split()) for option in s.app.screen.query_one(OptionList).options]
+
+
+def words(s):
+    """The screen without its frames, as one line."""
+    return " ".join(re.sub("[▕▌│]", " ", s.frame()).split())
 
 
 async def open_models(s, count=4):
@@ -200,3 +230,240 @@ def test_progress_in_words():
     assert describe(download) == "Looking for x…"
     download.progress = Progress("downloading", 0, 10 * GB, "bytes", remaining=3 * 3600)
     assert describe(download).endswith("0 %  0 B of 10.0 GB  3 h 00 min left")
+
+
+# ------------------------------------------------------------------------------------------- published models
+
+
+async def test_published_models_with_what_they_take(stage):
+    shelf = FakeShelf(known=KNOWN)
+    async with stage(shelf=shelf, model="demo") as s:
+        await open_models(s, 8)
+        assert rows(s)[5:] == [
+            "↓ qwen3:4b 4.5 bits ~2.2 GB ● fits",
+            "↓ qwen3:8b 4.5 bits ~4.5 GB ◐ tight",
+            "↓ qwen3-coder:30b-a3b 4.5 bits ~17.0 GB ○ too big",
+        ]
+        s.app.screen.query_one(Input).value = "8b bf16"
+        await s.until(lambda: len(rows(s)) == 2)
+        assert rows(s)[-1] == "↓ qwen3:8b-bf16 16 bits ~16.0 GB ○ too big"
+        await s.until(lambda: "Qwen/Qwen3-8B: about 16.0 GB to download" in s.frame())
+        assert "too much for this machine" in words(s)
+
+
+async def test_a_published_model_is_downloaded_by_key_and_by_mouse(stage):
+    shelf = FakeShelf(Gate(), known=KNOWN)
+    async with stage(shelf=shelf, model="demo") as s:
+        await open_models(s, 8)
+        s.app.screen.query_one(Input).value = "qwen3:4b"
+        await s.until(lambda: "2.2 GB to download, 4.5 GB of memory" in s.frame())
+        await s.press("enter")
+        await s.until(lambda: "Download qwen3:4b, about 2.2 GB? enter again begins." in s.frame())
+        assert shelf.asked == []
+        await s.press("enter")
+        await s.until(lambda: shelf.asked == ["qwen3:4b"])
+        assert Preferences(s.folder / "preferences.json").download in (None, "qwen3:4b")
+        await s.until(lambda: Preferences(s.folder / "preferences.json").download == "qwen3:4b")
+        await click(s, "esc leave")
+        await s.until(lambda: s.app.screen is s.chat)
+    again = FakeShelf(finished("x"), known=KNOWN)
+    async with stage(shelf=again, model="demo") as s:
+        await open_models(s, 8)
+        await s.until(lambda: "The download of qwen3:4b was not finished" in s.frame())
+        await click(s, "ctrl+g download")
+        await s.until(lambda: again.asked == ["qwen3:4b"])
+        await s.until(lambda: any("qwen3:4b is here" in text for text in s.toasts))
+        await s.until(lambda: Preferences(s.folder / "preferences.json").download is None)
+
+
+async def test_an_unfinished_download_can_be_forgotten(stage, tmp_path):
+    Preferences(tmp_path / "preferences.json").keep(download="org/large")
+    async with stage(shelf=FakeShelf(), model="demo") as s:
+        await open_models(s)
+        await s.press("ctrl+x")
+        await s.until(lambda: Preferences(tmp_path / "preferences.json").download is None)
+        await s.until(lambda: "not finished" not in s.frame())
+
+
+async def click(s, text):
+    """Click on a text of the screen."""
+    await s.until(lambda: text in s.frame(), text)
+    lines = s.frame().splitlines()
+    row = next(y for y, line in enumerate(lines) if text in line)
+    await s.pilot.click(offset=(cell_len(lines[row][: lines[row].index(text)]) + 1, row))
+
+
+# ------------------------------------------------------------------------------------------- making one smaller
+
+PLAN = ConversionPlanned("/models/x", GB, GB // 3, GB // 3, 50 * GB, GB, 600_000_000, 16.0, 5.0, {"4-bit": 1})
+
+
+@pytest.mark.parametrize("way", ["keys", "mouse"])
+async def test_a_model_is_made_smaller(stage, way):
+    gate = Gate()
+    work = [PLAN, Progress("write", GB // 6, GB // 3, "bytes"), gate, Converted(PLAN, 1, 3.0)]
+    shelf = FakeShelf()
+    runtime = FakeRuntime(reply("ok"), work=work)
+    async with stage(runtime=runtime, shelf=shelf, model="demo") as s:
+        await open_models(s)
+        await s.press("down")
+        if way == "keys":
+            await s.press("ctrl+t")
+        else:
+            await click(s, "ctrl+t shrink")
+        await s.until(lambda: isinstance(s.app.screen, QuantizeScreen) and "~375 MB" in s.frame())
+        assert "quality or max suit it best" in words(s)
+        if way == "keys":
+            await s.press("down", "enter")
+        else:
+            await click(s, "small ")
+        await s.until(lambda: runtime.jobs and isinstance(runtime.jobs[-1], QuantizeModel))
+        assert runtime.jobs[-1] == QuantizeModel("Qwen/Qwen3-0.6B", "/models/Qwen3-0.6B-small", "small")
+        await s.until(lambda: "49 %  167 MB of 333 MB" in s.frame())
+        await s.press("ctrl+t")
+        await s.until(lambda: any("One at a time" in text for text in s.toasts))
+        await s.press("escape")
+        await s.until(lambda: "Making Qwen/Qwen3-0.6B smaller" in s.frame())
+        await s.send("and meanwhile?")
+        await s.until(lambda: "Waiting: making Qwen" in s.frame())
+        await s.press("ctrl+l")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen))
+        shelf.entries.append(ModelEntry("Qwen3-0.6B-small", GB // 3, 600_000_000, "4-bit", 4.8, "fits"))
+        gate.open()
+        await s.until(lambda: any("Qwen3-0.6B-small is made, 333 MB" in text for text in s.toasts))
+        await s.until(lambda: any("Qwen3-0.6B-small" in row for row in rows(s)))
+        await s.press("escape")
+        await s.idle()
+
+
+async def test_a_quantization_is_stopped_or_fails(stage):
+    runtime = FakeRuntime(work=[PLAN, Gate()])
+    async with stage(runtime=runtime, shelf=FakeShelf(), model="demo") as s:
+        await open_models(s)
+        await s.press("down", "ctrl+t")
+        await s.until(lambda: isinstance(s.app.screen, QuantizeScreen) and "~375 MB" in s.frame())
+        await s.press("escape")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen))
+        assert runtime.jobs == []
+        await s.press("ctrl+t")
+        await s.until(lambda: isinstance(s.app.screen, QuantizeScreen) and "~375 MB" in s.frame())
+        await s.press("enter")
+        await s.until(lambda: "Beginning" in s.frame())
+        await s.press("ctrl+x")
+        await s.until(lambda: any("nothing is left of the smaller one" in text for text in s.toasts))
+        runtime._work = [JobFailed("there is too little space", True, 4)]
+        await s.press("ctrl+t")
+        await s.until(lambda: isinstance(s.app.screen, QuantizeScreen) and "~375 MB" in s.frame())
+        await s.press("enter", "escape")
+        await s.until(lambda: any("was not made smaller: there is too little space." in text for text in s.toasts))
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        (ModelEntry("demo", 4, removable=False), "part of the program"),
+        (ModelEntry("a/b", 4, problem="incomplete"), "cannot be used: incomplete"),
+        (ModelEntry("a/b", 4, 1000, "4-bit", 4.5), "small already, 4.5 bits a weight"),
+        (ModelEntry("a/b", 4, 1000, "8-bit", 8.5), "small already, 8.5 bits a weight"),
+        (ModelEntry("a/b", 4, 1000, "bfloat16", 16.0), None),
+    ],
+)
+def test_what_is_not_made_smaller(entry, why):
+    reason = refusal(entry)
+    assert reason is None if why is None else why in reason
+
+
+async def test_a_refusal_is_polite(stage):
+    shelf = FakeShelf(known=KNOWN)
+    async with stage(shelf=shelf, model="demo") as s:
+        await open_models(s, 8)
+        await s.press("ctrl+t")
+        await s.until(lambda: any("demo is part of the program, and tiny already" in text for text in s.toasts))
+        await s.press("down", "down", "down", "down", "ctrl+t")
+        await s.until(lambda: any("Only a model that is here can be made smaller" in text for text in s.toasts))
+
+
+async def test_the_model_to_begin_with(stage):
+    async with stage(shelf=FakeShelf(), model="demo") as s:
+        await open_models(s)
+        await s.press("down", "ctrl+s")
+        await s.until(lambda: "Qwen/Qwen3-0.6B ★" in s.frame())
+        await s.until(lambda: Preferences(s.folder / "preferences.json").default_model == "Qwen/Qwen3-0.6B")
+        await click(s, "ctrl+s begin with it")
+        await s.until(lambda: Preferences(s.folder / "preferences.json").default_model is None)
+        assert "★" not in s.frame()
+
+
+# ------------------------------------------------------------------------------------------- the first run
+
+
+def only_the_demo(*pulls):
+    shelf = FakeShelf(*pulls, known=KNOWN)
+    shelf.entries = shelf.entries[:1]
+    return shelf
+
+
+@pytest.mark.parametrize("way", ["key", "mouse"])
+async def test_the_first_run_offers_a_model_that_fits(stage, way):
+    gate = Gate()
+    progress = Progress("downloading", GB // 4, GB, "bytes", speed=5e7, remaining=15.0)
+    shelf = only_the_demo(progress, gate, finished("x"))
+    async with stage(shelf=shelf, model="demo") as s:
+        await s.until(lambda: "qwen3:4b fits this machine" in s.frame())
+        assert "~2.2 GB on disk, ~4.5 GB of memory" in words(s)
+        if way == "key":
+            await s.press("f4")
+        else:
+            await click(s, "download qwen3:4b")
+        await s.until(lambda: shelf.asked == ["qwen3:4b"])
+        await s.until(lambda: "25 %" in s.frame())
+        shelf.entries.append(ModelEntry("mlx-community/Qwen3-4B-4bit", GB, 4 * GB, "4-bit", 4.5, "fits"))
+        gate.open()
+        await s.until(lambda: any("qwen3:4b is here" in text for text in s.toasts))
+        await s.until(lambda: "fits this machine" not in s.frame() and "25 %" not in s.frame())
+
+
+async def test_the_offer_is_turned_down_for_good(stage):
+    async with stage(shelf=only_the_demo(), model="demo") as s:
+        await click(s, "not now")
+        await s.until(lambda: "fits this machine" not in s.frame())
+        await s.until(lambda: Preferences(s.folder / "preferences.json").offer_dismissed)
+        await s.press("f4")
+        await s.until(lambda: isinstance(s.app.screen, ModelsScreen))
+    async with stage(shelf=only_the_demo(), model="demo") as s:
+        await s.pilot.pause(0.3)
+        assert "fits this machine" not in s.frame()
+
+
+async def test_no_offer_where_a_model_is_or_nothing_fits(stage):
+    async with stage(shelf=FakeShelf(known=KNOWN), model="demo") as s:
+        await s.pilot.pause(0.3)
+        assert "fits this machine" not in s.frame()
+    shelf = only_the_demo()
+    shelf._known = KNOWN[1:]
+    async with stage(shelf=shelf, model="demo") as s:
+        await s.pilot.pause(0.3)
+        assert "fits this machine" not in s.frame()
+
+
+async def test_the_welcome_goes_on_with_a_download(stage, tmp_path):
+    Preferences(tmp_path / "preferences.json").keep(download="qwen3:8b")
+    shelf = only_the_demo(Gate())
+    async with stage(shelf=shelf, model="demo") as s:
+        await s.until(lambda: "The download of qwen3:8b was not finished" in s.frame())
+        await s.press("f4")
+        await s.until(lambda: shelf.asked == ["qwen3:8b"])
+
+
+async def test_the_welcome_and_the_list_agree_about_the_demo(stage):
+    """The same bytes on the disk in both; memory is another number, and says so."""
+    import dataclasses
+
+    from qwen_mlx import paths
+    from qwen_mlx.runtime.shelf import LocalShelf
+    from tui.wording import size
+
+    info = dataclasses.replace(DEMO, folder=str(paths.demo_model()), memory=14_000_000)
+    (demo,) = [model for model in LocalShelf().models() if model.name == "demo"]
+    async with stage(runtime=FakeRuntime(model=info)) as s:
+        assert f"{size(demo.size)} on disk · 14 MB in memory" in words(s)

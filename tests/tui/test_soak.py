@@ -5,18 +5,52 @@
 
 import os
 import random
+from dataclasses import replace
 
 import pytest
 
 from qwen_mlx.events import SamplingOptions
-from tests.tui.fake_runtime import Gate, failure, reply
+from tests.tui.fake_runtime import DEMO, FakeRuntime, Gate, failure, loading, reply
+from tests.tui.test_models import KNOWN, FakeShelf
+from tests.tui.test_tools import calling
 from tui.bindings import KEYS
 from tui.screens.chat import ChatScreen
 
 RUNS, ACTIONS = (int(part) for part in os.environ.get("SOAK", "2x60").split("x"))
 QUIT = {"ctrl+q", "ctrl+c", "super+c"}
 KEYBOARD = sorted({name for key in KEYS for name in key.keys.split(",")} - QUIT)
-WORDS = ("hello", "你好 世界", "/", "/export", "/new", "/think off", "a\nb", "`x`", "👩‍👩‍👧", "/nonsense", "")
+ABLE = replace(DEMO, tools=True, parameters=600_000_000)
+COMMANDS = (
+    "/tools on",
+    "/tools .",
+    "/tag work",
+    "/untag work",
+    "/preset precise",
+    "/attach soak.txt",
+    "/detach",
+    "/stats",
+)
+# Of the dialogs, which have their keys to themselves.
+KEYBOARD += ["ctrl+g", "ctrl+x", "ctrl+t", "ctrl+d", "left", "right", "down", "enter", "escape"]
+WORDS = (
+    "/settings",
+    "/kv 8",
+    "/kv off",
+    "/models",
+    "/import nothing.json",
+    *COMMANDS,
+    "hello",
+    "你好 世界",
+    "/",
+    "/export",
+    "/new",
+    "/think off",
+    "a\nb",
+    "`x`",
+    "👩‍👩‍👧",
+    "/nonsense",
+    "",
+)
 TEXTS = (
     "short",
     "# Title\n\n- one\n- two\n\n```py\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
@@ -25,11 +59,22 @@ TEXTS = (
 )
 
 
+CALLS = (
+    ("calculator", {"expression": "2^10"}),
+    ("clock", {}),
+    ("read_file", {"path": "soak.txt"}),
+    ("read_file", {"path": "../outside"}),
+    ("nonsense", {"x": [1]}),
+)
+
+
 def scripts(rng):
     """Replies of all kinds, endless."""
 
-    def one(_job):
+    def one(job):
         kind = rng.random()
+        if job.tools and kind < 0.6:
+            return calling(rng.choice(CALLS), content=rng.choice(TEXTS))
         if kind < 0.1:
             return failure("something went wrong", expected=kind < 0.05, details="Traceback ...")
         thinking = rng.choice(("", "a thought", "long " * 40))
@@ -63,7 +108,10 @@ async def act(s, rng):
 async def test_whatever_is_done_the_app_goes_on(stage, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = random.Random(seed)
-    s = stage(*scripts(rng))
+    (tmp_path / "soak.txt").write_text("some text")
+    # Quantizations fail, downloads wait: both are begun and stopped at any moment.
+    runtime = FakeRuntime(*scripts(rng), model=ABLE, load=loading(ABLE), work=failure("not now"))
+    s = stage(runtime=runtime, shelf=FakeShelf(Gate(), known=KNOWN), model="demo")
     async with s:
         for number in range(ACTIONS):
             await act(s, rng)
@@ -74,7 +122,9 @@ async def test_whatever_is_done_the_app_goes_on(stage, seed, tmp_path, monkeypat
         await s.until(lambda: isinstance(s.app.screen, ChatScreen))
         for step in [step for handle in s.runtime.handles for step in handle._steps if isinstance(step, Gate)]:
             step.open()
+        s.app.conductor.stop()  # it may wait for a person
         await s.idle()
+        await s.chat.attaching.clear()
         await s.press("ctrl+n")
         await s.until(lambda: s.chat.conversation is None)
         s.prompt.clear()
@@ -82,8 +132,9 @@ async def test_whatever_is_done_the_app_goes_on(stage, seed, tmp_path, monkeypat
         s.runtime._replies.append(reply("all is well"))
         await s.ask("is it?")
         await s.until(lambda: "all is well" in s.frame())
-        assert s.runtime.asked[-1].messages[-1].content == "is it?"
-        assert isinstance(s.runtime.asked[-1].sampling, SamplingOptions)
+        asked = [job for job in s.runtime.asked if job.conversation != "title"][-1]
+        assert asked.messages[-1].content == "is it?"
+        assert isinstance(asked.sampling, SamplingOptions)
     from qwen_mlx.chat.history import History
 
     with History(tmp_path / "history.db") as history:

@@ -3,13 +3,17 @@
 import random
 
 import pytest
+from rich.cells import cell_len
 from textual.app import App
+from textual.content import Content
 from textual.widgets import Markdown
-from textual.widgets._markdown import MarkdownBullet, MarkdownFence
+from textual.widgets._markdown import MarkdownBullet, MarkdownFence, MarkdownTable
 
 from tui.widgets import markdown_blocks, stream_markdown
 from tui.widgets.markdown_blocks import OPEN_LIMIT
+from tui.widgets.markdown_lists import ListRow
 from tui.widgets.markdown_parser import parser
+from tui.widgets.markdown_table import Grid, StreamTable
 from tui.widgets.stream_markdown import StreamMarkdown
 
 SAMPLES = {
@@ -61,8 +65,19 @@ def tree(widget, depth=0):
         if isinstance(block, MarkdownFence):
             lines.append(f"{'  ' * depth}fence {block.lexer} {block.code!r}")
             continue
+        if isinstance(block, MarkdownTable):
+            rows = [[str(cell) for cell in row] for row in [block._headers, *block._rows]]
+            lines.append(f"{'  ' * depth}table {rows}")
+            continue
+        if isinstance(block, ListRow):  # stands for four widgets of Textual
+            parts = ("Horizontal ", f"MarkdownBullet {block.symbol.strip()}", "Vertical ")
+            depths = (0, 1, 1)
+            lines += [f"{'  ' * (depth + deeper)}{part}" for part, deeper in zip(parts, depths)]
+            lines += [f"{'  ' * (depth + 2)}MarkdownParagraph {block._content}"] if block._content else []
+            continue
         text = block.symbol.strip() if isinstance(block, MarkdownBullet) else getattr(block, "_content", "")
         name = type(block).__name__
+        name = name.replace("Stream", "Markdown") if name.endswith("List") else name
         if not (lines and name.endswith("List") and lines[-1] == "continued"):
             lines.append(f"{'  ' * depth}{name} {text}")
         else:
@@ -122,8 +137,7 @@ async def test_what_a_textual_markdown_shows_is_shown():
         await app.query_one(StreamMarkdown).finish()
         await app.query_one("#stock").update(text)
         await pilot.pause()
-        stock = [line.replace("MarkdownTable ", "StreamTable ") for line in tree(app.query_one("#stock"))]
-        assert tree(app.query_one(StreamMarkdown)) == stock
+        assert tree(app.query_one(StreamMarkdown)) == tree(app.query_one("#stock"))
 
 
 async def test_an_append_touches_the_last_block_only():
@@ -145,22 +159,106 @@ async def test_a_long_list_does_not_mount_its_items_again(small_limits):
         seen = set()
         for number in range(20):
             await page.append(f"- item {number}\n")
-            seen.update(page.query(MarkdownBullet))
+            seen.update(page.query(ListRow))
         assert len(seen) < 20 * 1.5
-        assert [bullet.parent.parent.parent for bullet in page.query(MarkdownBullet)] == [page] * 20
+        assert [row.parent.parent for row in page.query(ListRow)] == [page] * 20
+        assert len(page.query("*")) < 20 * 2.5, "one widget an item"
+
+
+async def test_items_of_a_list_change_their_kind():
+    app = Page()
+    async with app.run_test(size=(60, 30)) as pilot:
+        page = app.query_one("#streamed")
+        await page.append("- ")
+        await page.append("one **b")
+        first = page.query_one(ListRow)
+        await page.append("old** and a text that is long enough to be wrapped at sixty cells\n- two\n")
+        assert page.query(ListRow).first() is first and str(first._content).startswith("one bold and")
+        await pilot.pause()
+        assert first.size.height == 2
+        await page.append("  - inner\n")
+        await page.finish()
+        await pilot.pause()
+        frame = "\n".join(
+            "".join(segment.text for segment in line).rstrip() for line in app.screen._compositor.render_strips()
+        )
+        assert "• one bold and a text" in frame and "\n    at sixty cells" in frame
+        assert "• two" in frame and "inner" in frame
+        assert isinstance(page.query_one(ListRow), ListRow)
+
+
+async def test_a_list_is_selected_with_its_symbols():
+    app = Page()
+    async with app.run_test(size=(60, 30)) as pilot:
+        page = app.query_one("#streamed")
+        await page.append("1. one `x`\n2. two\n\nend\n")
+        await page.finish()
+        await pilot.pause()
+        app.screen.text_select_all()
+        assert "1. one x\n 2. two" in app.screen.get_selected_text()
 
 
 async def test_a_table_grows_by_its_new_rows():
     app = Page()
-    async with app.run_test(size=(80, 60)):
+    async with app.run_test(size=(80, 60)) as pilot:
         page = app.query_one("#streamed")
-        await page.append("| a | b |\n|---|---|\n| 1 | 2 |\n")
-        cells = list(page.query(".cell"))
-        await page.append("| 3 | **4")
-        await page.append("** |\n| 5 | 6 |\n")
-        after = list(page.query(".cell"))
-        assert after[:2] == cells
-        assert [str(cell.content) for cell in after] == ["1", "2", "3", "4", "5", "6"]
+        await page.append("| a | b |\n|---|---|\n| 1 | 2 |\n| 1 | 2 |\n")
+        await pilot.pause()
+        table, grid = page.query_one(StreamTable), page.query_one(StreamTable).grid
+        assert grid.drawn == 3 and len(page.query("*")) == 1
+        await page.append("| 3 | 4")
+        await page.append(" |\n| 5 | 6 |\n")
+        await pilot.pause()
+        assert page.query_one(StreamTable) is table and table.grid.drawn <= 3, "rows that were drawn stay as they are"
+        assert [[str(cell) for cell in row] for row in table._rows] == [["1", "2"], ["1", "2"], ["3", "4"], ["5", "6"]]
+        assert "│ 5 │ 6 │" in frame_of(app)
+
+
+def frame_of(app):
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
+
+
+async def test_a_wide_table_is_wrapped_and_links_in_it_work():
+    opened = []
+
+    class Links(Page):
+        def open_url(self, url, *, new_tab=True):
+            opened.append(url)
+
+    app = Links()
+    async with app.run_test(size=(60, 40)) as pilot:
+        page = app.query_one("#streamed")
+        words = " ".join(["word"] * 30)
+        await page.append(
+            f"| name | 通义 |\n|---|---|\n| [go](https://qwen.ai) | {words} |\n| x |\n| `c` | **b** | more |\n"
+        )
+        await page.finish()
+        await pilot.pause()
+        lines = frame_of(app).splitlines()
+        table = [line.strip() for line in lines if "│" in line or "─" in line]
+        assert len({cell_len(line) for line in table}) == 1 and cell_len(table[0]) <= 60
+        assert sum(line.count("word") for line in table) == 30
+        row = next(y for y, line in enumerate(lines) if "go" in line)
+        await pilot.click(offset=(lines[row].index("go"), row))
+        await pilot.pause()
+        assert opened == ["https://qwen.ai"]
+        app.screen.text_select_all()
+        assert "│ name │ 通义" in app.screen.get_selected_text()
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 20, 33, 200])
+def test_the_columns_of_a_table_share_the_room(width):
+    cells = [Content("a" * 3), Content("b" * 50), Content("c" * 9)]
+    grid = Grid([cells, cells])
+    widths = grid.widths(width)
+    assert all(least >= 1 for least in widths)
+    if width >= 13:
+        assert sum(widths) + 10 <= width or widths == [3, 50, 9]
+    if width == 200:
+        assert widths == [3, 50, 9]
+    if width == 33:
+        assert widths == [3, 11, 9]
 
 
 async def test_long_code_is_coloured_once_it_is_whole():

@@ -9,33 +9,47 @@ from functools import partial
 
 from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import ActiveBinding
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from qwen_mlx.chat import export
+from qwen_mlx.chat.attachments import Attachment
 from qwen_mlx.chat.history import Conversation, StoredMessage
 from qwen_mlx.errors import QwenError
 from tui.bindings import bindings
 from tui.clock import Clock
+from tui.completing import Completion, completions
 from tui.conductor import Begun, Conductor, Queued
 from tui.downloads import Downloads
+from tui.dropping import dropped_files
 from tui.garbage import GarbagePolicy
 from tui.notices import complain
 from tui.preferences import Preferences
+from tui.presets import Presets
 from tui.prompts import PromptFile
 from tui.pump import Pump
+from tui.quantizing import Quantizer
 from tui.sanitize import sanitize
+from tui.screens.attach_commands import AttachCommands
 from tui.screens.calm import CalmScreen
+from tui.screens.import_commands import ImportCommands
 from tui.screens.message_commands import MessageCommands
-from tui.screens.models import ModelsScreen, message_of
+from tui.screens.model_commands import ModelCommands
 from tui.screens.parameters import ParametersScreen, Settings
 from tui.screens.rename import RenameScreen
 from tui.screens.search import SearchScreen
-from tui.screens.state import describe, facts, hints
+from tui.screens.setting_commands import SettingCommands
+from tui.screens.state import describe, facts, hints, numbers, report
+from tui.screens.talk_commands import TalkCommands, settings_of
 from tui.slash import NotACommand, Slash, parse
+from tui.text_mode import focus_name
+from tui.titles import IDLE_SECONDS
 from tui.turn import Turn
+from tui.widgets.ask_row import AskRow
 from tui.widgets.chat_log import ChatLog
+from tui.widgets.chips import Chip
 from tui.widgets.composer import BelowRow, Composer, NoticeRow, QueuedRow
 from tui.widgets.header import HeaderBar
 from tui.widgets.prompt import Prompt
@@ -68,10 +82,15 @@ class ChatScreen(CalmScreen):
         garbage: GarbagePolicy,
         model: str | None,
         downloads: Downloads | None = None,
+        quantizer: Quantizer | None = None,
+        text: bool = False,
     ) -> None:
         super().__init__()
         self.downloads = downloads
-        self._preferences = preferences
+        self.text = text  # text only, see `tui.text_mode`
+        self.choices = SettingCommands(self, preferences)
+        self.importing = ImportCommands(self, conductor.store.history)
+        self.models = ModelCommands(self, downloads, quantizer, preferences, self.choices.keep, model)
         self.conductor = conductor
         self.store = conductor.store
         self.history = conductor.store.history
@@ -79,13 +98,16 @@ class ChatScreen(CalmScreen):
         self.conversation: Conversation | None = None
         self.last: StoredMessage | None = None  # the newest message shown that has numbers
         self.commands = MessageCommands(self)
-        self.settings = Settings()  # of the next new conversation
+        self.attaching = AttachCommands(self)
+        self.talk = TalkCommands(self, Presets(preferences.path.with_name("presets.json")))
+        conductor.asides.titles = lambda: preferences.titles
+        conductor.asides.on_title = self._titled
+        self.settings = self.choices.new_settings()  # of the next new conversation
         self._escaped = float("-inf")
         self._prompts = prompts
         self._garbage = garbage
-        self._model = model
         self.ready = False  # the conversations are read
-        self.pump = Pump(self, self._advance, lambda: conductor.busy, self._speed)
+        self.pump = Pump(self, self._advance, lambda: conductor.active, self._speed)
         # What changes the conversation waits in awaits; two of them must not run into each other.
         self._turn_of = asyncio.Lock()
 
@@ -101,15 +123,15 @@ class ChatScreen(CalmScreen):
 
     def on_mount(self) -> None:
         self.log_widget.display = False
-        if self._preferences.list_shown is False:
-            self._show_sidebar(False)
+        self.choices.begin()
+        self.prompt.complete = self._complete
         self._paint_lines()
-        self.set_interval(DOWNLOAD_SECONDS, self._follow_download)
+        self.set_interval(DOWNLOAD_SECONDS, self._follow_work)
         self.call_after_refresh(self._after_first_paint)
 
     async def _after_first_paint(self) -> None:
-        if self._model is not None and self.conductor.model is None:
-            self.load(self._model)
+        if self.models.model is not None and self.conductor.model is None:
+            self.load(self.models.model)
         self.query_one(Welcome).show(self.conductor.model)
         try:
             await self.store.call(self.history.recover)
@@ -118,10 +140,24 @@ class ChatScreen(CalmScreen):
         except QwenError as error:
             complain(self, error)
         self.prompt.earlier.load(await self.store.call(self._prompts.load))
+        await self.talk.refresh_names()
         # Parsing and colouring Markdown takes a while to import: not before the first paint, nor with an answer.
         importlib.import_module("tui.widgets.stream_markdown")
         self.ready = True
         self._settle_soon()
+        self.run_worker(self.models.offer(), group="offer")
+
+    def on_unmount(self) -> None:
+        self.importing.stop()
+
+    def _follow_work(self) -> None:
+        """What goes on besides answers is said, too."""
+        self.models.follow()
+        self._paint_lines()
+
+    @property
+    def _work(self) -> str:
+        return self.models.work or self.importing.work
 
     # -------------------------------------------------------------------------------------------- parts of the screen
 
@@ -143,10 +179,11 @@ class ChatScreen(CalmScreen):
 
     # ------------------------------------------------------------------------------------------------ model and pump
 
-    def load(self, name: str) -> None:
-        """Start to load a model; messages sent meanwhile wait for it."""
+    def load(self, name: str, adapter: str | None = None) -> None:
+        """Start to load a model, with an adapter perhaps; messages sent meanwhile wait for it."""
         self.query_one(NoticeRow).display = False
-        self.conductor.load(name)
+        self.models.adapter = adapter
+        self.conductor.load(name, adapter)
         self._paint_lines()
         self.pump.start()
 
@@ -168,7 +205,8 @@ class ChatScreen(CalmScreen):
         queued = self.conductor.queued
         if queued is not None and not self.conductor.busy and self.conductor.model is not None:
             self.conductor.queued = None
-            await self._begin(queued.conversation_id, queued.text)
+            await self._begin(queued)
+        self.talk.show_question()
         self._paint_lines()
 
     def _loading_ended(self, name: str) -> None:
@@ -182,6 +220,7 @@ class ChatScreen(CalmScreen):
     async def _turn_ended(self, turn: Turn) -> None:
         self.conductor.forget_turn()
         self._garbage.stop_streaming()
+        self.choices.announce(turn)
         try:
             stored = await self.store.call(self.history.message, turn.message_id)
             if turn.conversation_id == self.conversation_id:
@@ -192,7 +231,31 @@ class ChatScreen(CalmScreen):
             await self.sidebar.refresh_list()
         except QwenError as error:
             complain(self, error)
+        self.attaching.weigh()
+        if turn.status == "done":
+            self.set_timer(IDLE_SECONDS, partial(self._find_title, turn.conversation_id))
         self._settle_soon()
+
+    async def _find_title(self, conversation_id: int) -> None:
+        """In idle time; the next question ends it."""
+        if self.conductor.busy or self.conductor.queued is not None:
+            return  # the end of that answer asks again
+        try:
+            if await self.conductor.asides.find_title(conversation_id):
+                self.pump.start()
+        except QwenError:
+            return  # it was deleted, or cannot be read: nobody asked for this
+
+    def _titled(self, conversation_id: int) -> None:
+        """The model found a title."""
+
+        async def show() -> None:
+            await self.sidebar.refresh_list()
+            if conversation_id == self.conversation_id:
+                self.conversation = self.sidebar.known(conversation_id) or self.conversation
+            self._paint_lines()
+
+        self.run_worker(show(), group="titles")
 
     def _settle_soon(self) -> None:
         self.set_timer(SETTLE_SECONDS, self._garbage.settle)
@@ -215,7 +278,9 @@ class ChatScreen(CalmScreen):
             await self._command(*command)
             return
         self.store.post(self._prompts.add, event.text)
-        await self.ask(event.text)
+        files = self.attaching.attachments
+        await self.attaching.clear()
+        await self.ask(event.text, files)
 
     async def _command(self, command: Slash, argument: str) -> None:
         name, takes = command.action, bool(command.argument)
@@ -233,31 +298,37 @@ class ChatScreen(CalmScreen):
         self.prompt.focus()
         await self.ask(event.text)
 
-    async def ask(self, text: str) -> None:
+    async def ask(self, text: str, files: tuple[Attachment, ...] = ()) -> None:
         """Send a message, or queue it; one that can be neither goes back into the prompt."""
         async with self._turn_of:
             conductor = self.conductor
             if self.commands.editing is not None:
-                if (begun := await self.commands.send_edited(text)) is not None:
+                if (begun := await self.commands.send_edited(text, files)) is not None:
                     await self.began(begun)
             elif not conductor.busy:
-                await self._begin(self.conversation_id, text)
+                await self._begin(Queued(self.conversation_id, text, files))
             elif conductor.queued is None:
-                conductor.queued = Queued(self.conversation_id, text)
+                conductor.queued = Queued(self.conversation_id, text, files)
             else:
-                self.prompt.give_back(text)
+                await self._give_back(text, files)
                 self.notify("One message is queued already. Press ↑ in an empty prompt to take it back.")
         self._paint_lines()
 
-    async def _begin(self, conversation_id: int | None, text: str) -> None:
+    async def _give_back(self, text: str, files: tuple[Attachment, ...]) -> None:
+        """A message that was not sent."""
+        self.prompt.give_back(text)
+        await self.attaching.give_back(files)
+
+    async def _begin(self, message: Queued) -> None:
+        conversation_id = message.conversation_id
         try:
-            begun = await self.conductor.send(conversation_id, text, self.settings)
+            begun = await self.conductor.send(conversation_id, message.text, self.settings, message.attachments)
         except QwenError as error:
-            self.prompt.give_back(text)
+            await self._give_back(message.text, message.attachments)
             complain(self, error)
             return
         if conversation_id is None:
-            self.settings = Settings()
+            self.settings = self.choices.new_settings()
         if conversation_id == self.conversation_id:
             self.conversation = begun.conversation
             self._show_log(True)
@@ -278,8 +349,11 @@ class ChatScreen(CalmScreen):
     @on(SelectableMessage.Wanted)
     async def wanted(self, event: SelectableMessage.Wanted) -> None:
         event.stop()
-        async with self._turn_of:
-            await self.commands.run(event.message_id, event.wish)
+        try:
+            async with self._turn_of:
+                await self.commands.run(event.message_id, event.wish)
+        finally:
+            event.done.set()
         self._paint_lines()
 
     async def action_message_above(self) -> None:
@@ -288,7 +362,7 @@ class ChatScreen(CalmScreen):
     def action_message_below(self) -> None:
         """Below the last message is the prompt."""
         if not self.log_widget.select_below():
-            self.prompt.focus()
+            self.focus_prompt()
             self.log_widget.follow()
 
     def action_stop(self) -> None:
@@ -300,8 +374,8 @@ class ChatScreen(CalmScreen):
         elif self.conductor.turn is not None or self.conductor.queued is not None:
             self.conductor.stop()
             self._take_queued_back()
-        elif self.has_class("-narrow") and self.sidebar.display:
-            self._show_sidebar(False)
+        elif self.one_column and self.sidebar.display:
+            self.show_sidebar(False)
         elif self.prompt.has_focus and not self.prompt.text:
             if now - before <= TWICE_SECONDS:
                 self.commands.edit_last()
@@ -315,14 +389,67 @@ class ChatScreen(CalmScreen):
     @on(Prompt.UpWhenEmpty)
     @on(QueuedRow.Pressed)
     def _take_queued_back(self) -> None:
-        if (text := self.conductor.take_queued()) is not None:
-            self.prompt.give_back(text)
+        if (queued := self.conductor.take_queued()) is not None:
+            self.prompt.give_back(queued.text)
+            if queued.attachments:
+                self.run_worker(self.attaching.give_back(queued.attachments), group="files")
             self._paint_lines()
 
-    def action_thinking(self) -> None:
-        if (reason := self.conductor.cycle_thinking()) is not None:
-            self.notify(reason, markup=False)
+    async def action_thinking(self) -> None:
+        await self.action_set_thinking("")
         self._paint_lines()
+
+    # ---------------------------------------------------------------------------------- files, presets, tools, tags
+
+    async def action_attach(self, path: str = "") -> None:
+        await self.attaching.attach(path)
+        self.prompt.focus()
+
+    async def action_detach(self) -> None:
+        await self.attaching.clear()
+
+    @on(Prompt.Dropped)
+    async def files_dropped(self, event: Prompt.Dropped) -> None:
+        event.stop()
+        await self.attaching.add(event.paths)
+
+    @on(Chip.Removed)
+    async def file_removed(self, event: Chip.Removed) -> None:
+        event.stop()
+        await self.attaching.remove(event.place)
+
+    async def action_preset(self, name: str = "") -> None:
+        await self.talk.preset(name)
+
+    async def action_tools(self, choice: str = "") -> None:
+        await self.talk.tools(choice)
+        self._paint_lines()
+
+    async def action_tag(self, name: str = "") -> None:
+        await self.talk.tag(name)
+
+    async def action_untag(self, name: str = "") -> None:
+        await self.talk.untag(name)
+
+    @on(AskRow.Answered)
+    def question_answered(self, event: AskRow.Answered) -> None:
+        event.stop()
+        self.conductor.tools.answer(event.allowed)
+        self.talk.show_question()
+        self.prompt.focus()
+        self._paint_lines()
+
+    def action_stats(self) -> None:
+        """The numbers of the last answer, in words."""
+        self.notify(report(self.last, self.conductor.model), markup=False, timeout=15)
+
+    def _complete(self, text: str) -> list[Completion]:
+        return completions(text, self.talk.preset_names, self.talk.tag_names)
+
+    @property
+    def tokens_used(self) -> int:
+        """Of the conversation shown, so far."""
+        return facts(self.conductor, self.conversation, self.last, self.clock.monotonic()).context_used
 
     # ------------------------------------------------------------------------------------------------ conversations
 
@@ -342,8 +469,8 @@ class ChatScreen(CalmScreen):
     async def chosen(self, event: Sidebar.Chosen) -> None:
         event.stop()
         await self.open(event.conversation_id)
-        if self.has_class("-narrow"):
-            self._show_sidebar(False)
+        if self.one_column:
+            self.show_sidebar(False)
         self.prompt.focus()
 
     async def open(self, conversation_id: int) -> None:
@@ -412,41 +539,50 @@ class ChatScreen(CalmScreen):
 
     def action_models(self) -> None:
         """Choose the model that goes on with the conversations."""
-        if self.downloads is None:
-            self.notify("This app cannot look at the models of this machine.")
-            return
+        self.models.open()
 
-        def use(name: str | None) -> None:
-            if name is None or name == self._model:
-                return
-            if self.conductor.busy:
-                self.notify("Another model can be used when this answer has ended.")
-                return
-            self._model = name
-            self.load(name)
-            self.run_worker(asyncio.to_thread(partial(self._preferences.keep, model=name)), group="preferences")
+    def action_get_offered(self) -> None:
+        """Download the model that the welcome offers."""
+        self.models.take_offer()
 
-        self.app.push_screen(ModelsScreen(self.downloads, self.clock, self._model), use)
+    @on(Welcome.Wanted)
+    def offer_answered(self, event: Welcome.Wanted) -> None:
+        event.stop()
+        self.models.take_offer() if event.wanted else self.models.dismiss_offer()
+        self.prompt.focus()
 
-    def _follow_download(self) -> None:
-        """Say how a download ended while nobody was looking."""
-        if self.downloads is None or isinstance(self.app.screen, ModelsScreen):
-            return
-        if (ended := self.downloads.poll()) is not None:
-            self.notify(message_of(ended), severity="error" if ended.error else "information", markup=False)
+    def action_set_kv(self, choice: str) -> None:
+        """Bits of the KV cache: "8", "4", "8/4" or "off"; "" says what it is."""
+        self.models.choose_kv(choice)
+
+    async def action_settings(self) -> None:
+        """What is found again at every start."""
+        await self.choices.open()
+
+    def action_import_chats(self, path: str = "") -> None:
+        """Take over the conversations in a file of another program."""
+        if path:
+            self.run_worker(self.importing.begin(path), group="import")
+        else:
+            self.prompt.fill("/import ")
+            self.prompt.focus()
 
     def action_parameters(self) -> None:
         """The system prompt and the numbers of this conversation, or of the next one."""
         conversation = self.conversation
-        now = self.settings if conversation is None else Settings(conversation.system, dict(conversation.params))
+        now = self.settings if conversation is None else settings_of(conversation)
 
         async def keep(settings: Settings | None) -> None:
+            await self.talk.refresh_names()
             if settings is not None:
-                await self._configure(conversation, settings)
+                await self.configure(conversation, settings)
+                if settings.params.get("tools") and not now.params.get("tools"):
+                    self.talk.tell_tools()
 
-        self.app.push_screen(ParametersScreen(now, conversation.title if conversation else None), keep)
+        title = conversation.title if conversation else None
+        self.app.push_screen(ParametersScreen(now, title, presets=self.talk.presets, store=self.store), keep)
 
-    async def _configure(self, conversation: Conversation | None, settings: Settings) -> None:
+    async def configure(self, conversation: Conversation | None, settings: Settings) -> None:
         if conversation is None:
             self.settings = settings
             return
@@ -462,7 +598,7 @@ class ChatScreen(CalmScreen):
         """Set the system prompt of this conversation, or of the next one; "" takes it away."""
         now, conversation = self.settings, self.conversation
         params = now.params if conversation is None else dict(conversation.params)
-        await self._configure(conversation, Settings(text or None, params))
+        await self.configure(conversation, Settings(text or None, params))
         self.notify("The system prompt is set." if text else "There is no system prompt now.")
 
     async def action_set_title(self, title: str) -> None:
@@ -472,9 +608,15 @@ class ChatScreen(CalmScreen):
         await self.sidebar.rename(self.conversation, title)
         self.conversation = self.sidebar.known(self.conversation.id) or self.conversation
 
-    def action_set_thinking(self, choice: str) -> None:
-        """ "on", "off" or "auto"; "" is the next of them."""
-        reason = self.conductor.set_thinking(choice) if choice else self.conductor.cycle_thinking()
+    async def action_set_thinking(self, choice: str) -> None:
+        """ "on", "off" or "auto"; "" is the next of them. For this conversation, if it has a setting of its own."""
+        own = self.talk.settings.params.get("thinking")
+        if own is None:
+            reason = self.conductor.set_thinking(choice) if choice else self.conductor.cycle_thinking()
+        else:
+            reason = self.conductor.no_thinking_choice
+            if reason is None:
+                await self.talk.set(thinking=choice or {"auto": "on", "on": "off"}.get(own, "auto"))
         if reason is not None:
             self.notify(reason, markup=False)
 
@@ -515,20 +657,48 @@ class ChatScreen(CalmScreen):
     def action_sidebar(self) -> None:
         """Show and enter the list, or hide it."""
         visible = self.sidebar.display
-        self._show_sidebar(not visible)
-        if self.has_class("-wide"):
-            keep = partial(self._preferences.keep, list_shown=not visible)
-            self.run_worker(asyncio.to_thread(keep), group="preferences")
+        self.show_sidebar(not visible)
+        if not self.one_column:
+            self.choices.keep(list_shown=False if visible else None)
         (self.prompt if visible else self.sidebar.listing).focus()
 
     def on_resize(self, event: events.Resize) -> None:
         """Where there is no room beside the messages, the list stays only if somebody is in it."""
         if event.size.width < WIDE and not self.sidebar.listing.has_focus:
             self.remove_class("-with-list")
+        self.call_after_refresh(self._fit_column)
 
-    def _show_sidebar(self, visible: bool) -> None:
-        self.set_class(visible, "-with-list")
-        self.set_class(not visible, "-without-list")
+    def _fit_column(self) -> None:
+        """The list may have come or gone with the new width, and Textual then tells the parts beside it too late."""
+        self.query_one(Composer).fit()
+        self.log_widget.fit()
+
+    @property
+    def one_column(self) -> bool:
+        """Whether the list lies over the messages, not beside them."""
+        return self.text or self.has_class("-narrow")
+
+    def show_sidebar(self, visible: bool | None) -> None:
+        """Show the list, hide it, or (None) leave it to the width of the terminal."""
+        self.set_class(visible is True, "-with-list")
+        self.set_class(visible is False, "-without-list")
+
+    def tell_terminal(self, sequence: str) -> None:
+        """Send the terminal a sequence that shows nothing."""
+        self.app.write_to_terminal(sequence)  # type: ignore[attr-defined]
+
+    async def show_as_text(self, text: bool) -> None:
+        """Text only, or not any more."""
+        async with self._turn_of:
+            self.text = text
+            self.app.set_text_mode(text)  # type: ignore[attr-defined]
+            if self.conversation is not None:
+                turn = self.conductor.turn
+                mine = turn if turn is not None and turn.conversation_id == self.conversation.id else None
+                messages = await self.store.call(self.history.messages, self.conversation.id)
+                await self.log_widget.open(messages, mine)
+        if self.query(HeaderBar):  # not after the end of the app
+            self._paint_lines()
 
     async def action_fold(self) -> None:
         await self.log_widget.fold_all()
@@ -562,26 +732,39 @@ class ChatScreen(CalmScreen):
         """What tab goes through: the parts of the screen, not every message."""
         return [widget for widget in super().focus_chain if not isinstance(widget, SelectableMessage)]
 
-    def on_key(self, event: events.Key) -> None:
-        """Who types means the prompt, wherever the focus is.
+    def focus_prompt(self) -> None:
+        """At once, and not after the keys that wait already: they are meant for it."""
+        self.set_focus(self.prompt)
 
-        What the prompt can take never comes here. A key that does, may have been pressed before the focus went to
-        the prompt, and belongs there all the same.
+    async def take_key(self, event: events.Key) -> bool:
+        """Handle a key before any widget has seen it; whether that was possible.
+
+        Outside of a field, each key of a burst is done with before the next one is looked at: it may move the focus,
+        and the next one then belongs to what has it. Who types means the prompt, wherever the focus is.
         """
-        if event.is_printable and event.character and event.key not in self.active_bindings:
-            event.stop()
-            self.prompt.focus()
-            if event.character == "?" and not self.prompt.text:
-                self.prompt.post_message(Prompt.HelpAsked())
-            else:
-                self.prompt.insert(event.character)
+        active = self.active_bindings.get(event.key)
+        if isinstance(self.focused, (Input, TextArea)) and not _leaves_prompt(active):
+            return False
+        if active is not None:
+            return active.enabled and await self.app.run_action(active.binding.action, active.node)
+        if not (event.is_printable and event.character):
+            return False
+        self.focus_prompt()
+        if event.character == "?" and not self.prompt.text:
+            self.prompt.post_message(Prompt.HelpAsked())
+        else:
+            self.prompt.insert(event.character)
+        return True
 
     def on_paste(self, event: events.Paste) -> None:
         """So does who pastes."""
         if not isinstance(self.focused, (Input, TextArea)):
             event.stop()
-            self.prompt.focus()
-            self.prompt.insert(sanitize(event.text))
+            self.focus_prompt()
+            if paths := dropped_files(event.text):
+                self.prompt.post_message(Prompt.Dropped(paths))
+            else:
+                self.prompt.insert(sanitize(event.text))
 
     @on(events.DescendantFocus)
     @on(events.DescendantBlur)
@@ -599,10 +782,20 @@ class ChatScreen(CalmScreen):
         now = self.clock.monotonic()
         self.query_one(HeaderBar).facts = facts(self.conductor, self.conversation, self.last, now)
         bar = self.query_one(StatusBar)
-        bar.state, bar.tone = describe(self.conductor, self.conversation_id, now)
-        bar.hints = hints(self.conductor, self.log_widget.selected, self.commands.editing is not None)
+        bar.state, bar.tone = describe(self.conductor, self.conversation_id, now, self._work, plain=self.text)
+        if self.text and (name := focus_name(self)):
+            bar.state = f"{bar.state}. Focus: {name}"
+        bar.hints = hints(
+            self.conductor, self.log_widget.selected, self.commands.editing is not None, self.talk.settings
+        )
+        self.query_one(Composer).show_numbers(numbers(self.conductor, self.conversation_id, self.last, now))
         queued = self.conductor.queued
-        self.query_one(QueuedRow).show(queued.text if queued else None)
+        self.query_one(QueuedRow).show(queued.text if queued else None, len(queued.attachments) if queued else 0)
         self.prompt.holds_queued = queued is not None
         turn = self.conductor.turn
         self.sidebar.show_state(self.conversation_id, turn.conversation_id if turn else None)
+
+
+def _leaves_prompt(active: ActiveBinding | None) -> bool:
+    """Whether a key selects a message: the next one is meant for that, and not for the prompt."""
+    return active is not None and active.binding.action in ("message_above", "message_below")

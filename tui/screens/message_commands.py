@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qwen_mlx.chat.attachments import Attachment
 from qwen_mlx.chat.history import StoredMessage
 from qwen_mlx.errors import QwenError
 from tui.code_blocks import code_blocks
@@ -22,6 +23,7 @@ class MessageCommands:
     def __init__(self, screen: ChatScreen) -> None:
         self._screen = screen
         self._draft = ""  # what stood in the prompt before a message was edited
+        self._draft_files: tuple[Attachment, ...] = ()
         self._copied = (-1, -1)  # message, and the block of its code that was copied last
         self.editing: int | None = None
 
@@ -57,10 +59,18 @@ class MessageCommands:
             return
         if self.editing is None:
             self._draft = screen.prompt.text
+            self._draft_files = screen.attaching.attachments
         self.editing = message.id
         screen.query_one(EditingRow).display = True
         screen.prompt.fill(message.content)
-        screen.prompt.focus()
+        screen.focus_prompt()
+        self._put(message.attachments)
+
+    def _put(self, files: tuple[Attachment, ...]) -> None:
+        """These files are above the prompt now."""
+        screen = self._screen
+        if files != screen.attaching.attachments:
+            screen.run_worker(screen.attaching.put(files), group="files")
 
     def edit_last(self) -> bool:
         """Edit the last question of the branch shown; False when there is none."""
@@ -75,8 +85,9 @@ class MessageCommands:
             self.editing = None
             self._screen.query_one(EditingRow).display = False
             self._screen.prompt.fill(self._draft)
+            self._put(self._draft_files)
 
-    async def send_edited(self, text: str) -> Begun | None:
+    async def send_edited(self, text: str, files: tuple[Attachment, ...] = ()) -> Begun | None:
         """Ask `text` in the place of the message that is edited; None when that is not possible now."""
         screen = self._screen
         editing, conversation = self.editing, screen.conversation
@@ -84,12 +95,14 @@ class MessageCommands:
             return None
         if screen.conductor.busy:
             screen.prompt.fill(text)
+            await screen.attaching.put(files)
             screen.notify("One answer at a time: stop the one that runs, or wait for it.")
             return None
         try:
-            begun = await screen.conductor.edit(conversation.id, editing, text)
+            begun = await screen.conductor.edit(conversation.id, editing, text, files)
         except QwenError as error:
             screen.prompt.fill(text)
+            await screen.attaching.put(files)
             complain(screen, error)
             return None
         self.leave_editing()
@@ -111,12 +124,16 @@ class MessageCommands:
             return
         if begun is not None:
             await screen.log_widget.replace_after(begun.question.id, begun.answer, turn=begun.turn)
-            screen.prompt.focus()
+            screen.focus_prompt()
             await screen.began(begun)
 
     async def _go_on(self, message: StoredMessage) -> None:
         screen = self._screen
-        cut = message.status == "stopped" or message.stats.get("finish_reason") == "length"
+        cut = (
+            message.status == "stopped"
+            or (message.status == "failed" and message.content)
+            or message.stats.get("finish_reason") == "length"
+        )
         if message.role != "assistant" or not cut:
             screen.notify("This answer is complete; g goes on with one that was stopped.")
             return
@@ -129,7 +146,7 @@ class MessageCommands:
             complain(screen, error)
             return
         await screen.log_widget.replace_from(message.id, begun.answer, turn=begun.turn)
-        screen.prompt.focus()
+        screen.focus_prompt()
         await screen.began(begun)
 
     async def _show_version(self, message_id: int, step: int) -> None:

@@ -15,6 +15,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from qwen_mlx.chat.history import Conversation, SearchHit
+from qwen_mlx.chat.history_tags import split_query
 from qwen_mlx.errors import QwenError
 from tui.clock import Clock
 from tui.notices import complain
@@ -54,7 +55,9 @@ class SearchScreen(ModalScreen[Found | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog", classes="search"):
             yield Still("Search all conversations", classes="heading")
-            yield Input(self._words, id="query", placeholder="Words, in any order", compact=True)
+            yield Input(
+                self._words, id="query", placeholder="Words, in any order; tag:work keeps to a tag", compact=True
+            )
             yield OptionList(id="hits", markup=False)
             yield Still("", classes="note")
             yield Still("↑↓ choose · enter open · esc leave", classes="hint")
@@ -74,7 +77,7 @@ class SearchScreen(ModalScreen[Found | None]):
         query = self.query_one(Input).value.strip()
         history = self._store.history
         try:
-            titles = await self._store.call(history.search_titles, query, _TITLES) if query else []
+            titles = await self._store.call(history.search_titles, query, _limit(query)) if query else []
             hits = await self._store.call(history.search, query, FOUND) if query else []
         except QwenError as error:
             complain(self, error)
@@ -83,12 +86,12 @@ class SearchScreen(ModalScreen[Found | None]):
             self._show(query, titles, hits)
 
     def _show(self, query: str, titles: list[Conversation], hits: list[SearchHit]) -> None:
-        words, now, listing = query.split(), self._clock.wall(), self.query_one(OptionList)
+        (words, _), now, listing = split_query(query), self._clock.wall(), self.query_one(OptionList)
         width = max(20, listing.size.width - 4)
         self._found = [(conversation.id, None) for conversation in titles]
         self._found += [(hit.conversation_id, hit.message_id) for hit in hits]
         options = [
-            _row(conversation.title, ago(conversation.updated, now, self._clock), "title", words, width)
+            _row(conversation.title, ago(conversation.updated, now, self._clock), _about(conversation), words, width)
             for conversation in titles
         ]
         for hit in hits:
@@ -128,6 +131,15 @@ class SearchScreen(ModalScreen[Found | None]):
 
     def action_leave(self) -> None:
         self.dismiss(None)
+
+
+def _limit(query: str) -> int:
+    """How many conversations are listed: all that have a tag, when nothing else is looked for."""
+    return _TITLES if split_query(query)[0] else FOUND
+
+
+def _about(conversation: Conversation) -> str:
+    return " ".join(f"#{tag}" for tag in conversation.tags) or "title"
 
 
 def _row(title: str, when: str, snippet: str, words: list[str], width: int) -> Content:

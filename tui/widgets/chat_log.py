@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from textual import events, on
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Region
 from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 
 from qwen_mlx.chat.history import StoredMessage
@@ -65,11 +67,22 @@ class ChatLog(VerticalScroll):
         self._turn: Turn | None = None
         self._at_end = True
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Blank lines are made without a look at the filters of the app, one of which takes colours away."""
+        strips = super().render_lines(crop)
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, self.background_colors[1]) for strip in strips]
+        return strips
+
     def update_node_styles(self, animate: bool = True) -> None:
         """Nothing here looks different with or without focus, so hundreds of blocks need not be asked."""
 
     def on_resize(self, event: events.Resize) -> None:
-        side = max(1, (event.size.width - COLUMN) // 2)
+        self.fit()
+
+    def fit(self) -> None:
+        """Keep the column in the middle."""
+        side = max(1, (self.outer_size.width - COLUMN) // 2)
         if self.styles.padding.left != side:
             self.styles.padding = (0, side, 1, side)
 
@@ -257,12 +270,13 @@ class ChatLog(VerticalScroll):
         if place < self.window.first:
             await self.show_older(self.window.first - place)
         widget = next((found for found in self._mounted() if found.message_id == message_id), None)
-        self.call_after_refresh(self._select, widget)
+        self._select(widget)
+        self.call_after_refresh(self._select, widget)  # it may have no place before
 
     def _select(self, message: SelectableMessage | None) -> None:
         if message is not None and message.is_attached:
             self.release_anchor()
-            message.focus(scroll_visible=False)
+            self.screen.set_focus(message, scroll_visible=False)  # at once: the next key is for this message
             self.scroll_to_widget(message, animate=False, top=message.region.height > self.size.height, force=True)
 
     def _mounted(self) -> list[SelectableMessage]:
@@ -270,11 +284,15 @@ class ChatLog(VerticalScroll):
 
     # -------------------------------------------------------------------------------------------- folding, following
 
-    async def fold_all(self) -> None:
-        """Fold every thinking block if one is open, else unfold all; later ones do the same."""
+    def unfold_later(self, unfolded: bool) -> None:
+        """How thinking is shown that is not mounted yet."""
+        self._unfold_all = unfolded
+
+    async def fold_all(self, unfolded: bool | None = None) -> None:
+        """Unfold all thinking, or fold it; None folds if one is open. Later ones do the same."""
         answers = [answer for answer in self.answers if answer.has_thinking]
         is_open = any(answer.unfolded for answer in answers) if answers else self._unfold_all
-        self._unfold_all = not is_open
+        self._unfold_all = not is_open if unfolded is None else unfolded
         self.unfolded.clear()
         with self.app.batch_update():
             for answer in self.answers:

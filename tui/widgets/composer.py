@@ -9,8 +9,10 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import TextArea
 
-from tui.slash import Slash, suggestions
+from tui.completing import Completion
+from tui.widgets.ask_row import AskRow
 from tui.widgets.chat_log import COLUMN
+from tui.widgets.chips import Chips
 from tui.widgets.prompt import Prompt
 from tui.widgets.still import Still
 from tui.wording import shorten
@@ -25,9 +27,11 @@ class QueuedRow(Still):
     class Pressed(Message):
         """Take it back into the prompt."""
 
-    def show(self, text: str | None) -> None:
+    def show(self, text: str | None, files: int = 0) -> None:
         if text is not None:
-            self.update(Content.assemble(("◌ Queued ", "bold"), "· ↑ takes it back · ", shorten(text, COLUMN)))
+            with_files = f" (and {files} file{'' if files == 1 else 's'})" if files else ""
+            row = ("· ↑ takes it back · ", shorten(text, COLUMN), with_files)
+            self.update(Content.assemble(("◌ Queued ", "bold"), *row))
         self.display = text is not None
 
     def on_click(self) -> None:
@@ -47,17 +51,19 @@ class EditingRow(Still):
 
 
 class SlashRows(Still):
-    """The commands that what is being written may become."""
+    """What a command that is being written may become."""
 
-    def show(self, found: list[Slash]) -> None:
-        rows = [
-            Content.assemble(
-                (f"/{command.name}", "bold $primary"),
-                (f" {command.argument}".ljust(24 - len(command.name)), "$secondary"),
-                command.title,
+    def show(self, found: list[Completion]) -> None:
+        rows = []
+        for completion in found[:_SUGGESTED]:
+            name, space, argument = completion.label.partition(" ") if completion.about else (completion.label, "", "")
+            rows.append(
+                Content.assemble(
+                    (name, "bold $primary"),
+                    (f"{space}{argument}".ljust(25 - len(name)), "$secondary"),
+                    completion.about,
+                )
             )
-            for command in found[:_SUGGESTED]
-        ]
         if len(found) > _SUGGESTED:
             rows.append(Content.styled(f"… {len(found) - _SUGGESTED} more", "$secondary"))
         self.update(Content("\n").join(rows))
@@ -93,20 +99,42 @@ class Composer(Vertical):
         yield NoticeRow(id="notice")
         yield QueuedRow(id="queued")
         yield EditingRow()
+        yield AskRow()
         yield SlashRows(id="slash")
+        yield Chips()
         with Horizontal(id="frame"):
             yield Still("❯", id="mark")
             yield Prompt(id="prompt", placeholder="Ask anything, or / for commands")
 
     def on_mount(self) -> None:
-        for row in (BelowRow, NoticeRow, QueuedRow, EditingRow, SlashRows):
+        for row in (BelowRow, NoticeRow, QueuedRow, EditingRow, AskRow, SlashRows, Chips):
             self.query_one(row).display = False
 
     @on(TextArea.Changed)
     def suggest(self, event: TextArea.Changed) -> None:
-        self.query_one(SlashRows).show(suggestions(event.text_area.text))
+        text = event.text_area.text
+        complete = self.query_one(Prompt).complete
+        self.query_one(SlashRows).show(complete(text) if text.startswith("/") else [])
+
+    def show_numbers(self, parts: tuple[str, ...]) -> None:
+        """Numbers of the last answer, in the lower edge of the frame, as many as there is room for."""
+        self.fit()
+        frame = self.query_one("#frame")
+        room, shown = frame.outer_size.width - 6, ""
+        for part in parts:
+            longer = f"{shown} · {part}" if shown else part
+            if len(longer) > room:
+                break
+            shown = longer
+        subtitle = Content(shown)
+        if frame.border_subtitle != subtitle:
+            frame.border_subtitle = subtitle
 
     def on_resize(self, event: events.Resize) -> None:
-        side = max(0, (event.size.width - COLUMN - _FRAME) // 2)
+        self.fit()
+
+    def fit(self) -> None:
+        """Stay as wide as the column."""
+        side = max(0, (self.outer_size.width - COLUMN - _FRAME) // 2)
         if self.styles.padding.left != side:
             self.styles.padding = (0, side)

@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from tui.text_mode import CLASS as TEXT
 from tui.wording import brief, meter, shorten
 
 _METER = 8
@@ -33,6 +34,8 @@ class HeaderBar(Widget):
     COMPONENT_CLASSES = {"header--brand", "header--muted", "header--full"}
 
     facts: reactive[Facts] = reactive(Facts())
+    training: reactive[str] = reactive("")
+    """How far a training run is; "" when there is none."""
 
     def render(self) -> Content:
         width = self.size.width
@@ -53,6 +56,8 @@ class HeaderBar(Widget):
         facts = self.facts
         muted = self.get_visual_style("header--muted")
         parts: list[Content] = []
+        if self.training:
+            parts.append(Content.styled(self.training, self.get_visual_style("header--brand")))
         if facts.model:
             parts.append(Content.styled(shorten(facts.model, max(12, width // 3)), "bold"))
         if facts.backend and width >= 70:
@@ -61,7 +66,7 @@ class HeaderBar(Widget):
             part = facts.context_used / facts.context
             full = self.get_visual_style("header--full")
             text = f"{brief(facts.context_used)} of {brief(facts.context)}"
-            bar = meter(part, _METER) + " " if width >= 100 else ""
+            bar = meter(part, _METER) + " " if width >= 100 and not self.app.has_class(TEXT) else ""
             if not facts.context_used:
                 bar, text = "", f"{brief(facts.context)} context"
             parts.append(Content.styled(bar + text, full if part >= 0.8 else muted))

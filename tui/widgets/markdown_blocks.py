@@ -1,23 +1,11 @@
-"""The two Markdown blocks that would be slow to stream as Textual has them: code and tables."""
+"""Code blocks, which would be slow to stream as Textual has them."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.highlight import HighlightTheme, highlight
 from textual.highlight import Token as Kind
-from textual.widgets._markdown import (
-    MarkdownBlock,
-    MarkdownFence,
-    MarkdownTable,
-    MarkdownTableCellContents,
-    MarkdownTableContent,
-)
-
-if TYPE_CHECKING:
-    from markdown_it.token import Token
-    from textual.widgets import Markdown
+from textual.widgets._markdown import MarkdownBlock, MarkdownFence
 
 OPEN_LIMIT = 1500  # characters; highlighting all of an open block at every append costs the square of its length
 CLOSED_LIMIT = 60_000  # beyond this even one pass is a stall that a person sees
@@ -75,33 +63,3 @@ class StreamFence(MarkdownFence):
     def notify_style_update(self) -> None:
         # The colours are variables of the theme, so a new theme needs no new highlighting.
         MarkdownBlock.notify_style_update(self)
-
-
-class StreamTable(MarkdownTable):
-    """A table that grows by its new rows only."""
-
-    def __init__(self, markdown: Markdown, token: Token, *arguments: object, **options: object) -> None:
-        super().__init__(markdown, token, *arguments, **options)
-
-    async def grow(self, newer: MarkdownTable) -> bool:
-        """Take over the rows of `newer`, which was parsed from more text; False when it is not a continuation."""
-        headers, rows = newer._get_headers_and_rows()
-        contents = self.query(MarkdownTableContent)
-        if not contents or headers != self._headers or len(rows) < len(self._rows):
-            return False
-        content = contents.first()
-        cells = list(content.query(MarkdownTableCellContents))
-        width, mounted = len(headers), len(self._rows)
-        if len(cells) != width * (mounted + 1) or any(len(row) != width for row in rows):
-            return False
-        # Only the last mounted row can have changed: a row is final once its line has ended.
-        for cell, text in zip(cells[-width:] if mounted else [], rows[mounted - 1] if mounted else []):
-            cell.update(text)
-        await content.mount_all(
-            MarkdownTableCellContents(text, classes=f"row{number} cell")
-            for number, row in enumerate(rows[mounted:], mounted + 1)
-            for text in row
-        )
-        self._rows = content.rows = rows
-        content.last_row = len(rows)
-        return True

@@ -8,13 +8,12 @@ new content in place. What changed its kind is replaced.
 from __future__ import annotations
 
 from markdown_it.token import Token
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Markdown
 from textual.widgets._markdown import (
     MarkdownBlock,
     MarkdownBlockQuote,
-    MarkdownBullet,
     MarkdownFence,
     MarkdownHeader,
     MarkdownList,
@@ -22,7 +21,9 @@ from textual.widgets._markdown import (
     MarkdownParagraph,
 )
 
-from tui.widgets.markdown_blocks import StreamTable
+from tui.widgets.markdown_lists import ListRow, numbers
+from tui.widgets.markdown_lists import row as make_row
+from tui.widgets.markdown_table import StreamTable
 
 Group = list[Token]
 LISTS = ("bullet_list_open", "ordered_list_open")
@@ -101,33 +102,50 @@ async def _grow_list(page: Markdown, widget: MarkdownList, old: Group, new: Grou
         return False  # the numbers have become wider, all of them
     for row in rows[len(after) :]:
         await row.remove()
-    for row, item, newer in zip(rows, before, after):
+    symbols = list(numbers(after[0][0].info, len(after))) if ordered else None
+    for place, (row, item, newer) in enumerate(zip(rows, before, after)):
         if not _same(item, newer):
-            body = row.children[-1]
-            await sync(
-                *(page, body, list(body.children), groups(item[1:-1]), groups(newer[1:-1])),
-                depth if ordered else depth + 1,
-            )
+            symbol = symbols[place] if symbols else None
+            await _grow_row(page, row, item, newer, new, depth if ordered else depth + 1, symbol)
     if len(after) > len(before):
-        rest = build(page, [new[0], *(token for item in after[len(before) :] for token in item), new[-1]], depth)
-        symbols = _numbers(after)[len(before) :] if ordered else None
-        await widget.mount_all(_row(item, symbols[i] if symbols else None) for i, item in enumerate(rest._blocks))
+        added = _items(page, new, after[len(before) :], depth)
+        places = range(len(before), len(after))
+        await widget.mount_all(
+            make_row(item, _symbol(item, symbols[place] if symbols else None)) for place, item in zip(places, added)
+        )
     return True
 
 
-def _row(item: MarkdownBlock, symbol: str | None) -> Horizontal:
-    """One line of a list, as Textual builds it."""
-    bullet = MarkdownBullet()
-    bullet.symbol = symbol or (item.bullet if isinstance(item, MarkdownListItem) else "")
-    return Horizontal(bullet, Vertical(*item._blocks))
+async def _grow_row(
+    page: Markdown, row: Widget, old: Group, new: Group, whole: Group, depth: int, symbol: str | None
+) -> None:
+    """Let one item of the list `whole` take over newer content; a plain one that is plain no more is replaced."""
+    if isinstance(row, Horizontal) and not _is_plain(new):
+        body = row.children[-1]
+        await sync(page, body, list(body.children), groups(old[1:-1]), groups(new[1:-1]), depth)
+        return
+    (item,) = _items(page, whole, [new], depth if symbol else depth - 1)
+    newer = make_row(item, _symbol(item, symbol))
+    if isinstance(row, ListRow) and isinstance(newer, ListRow):
+        row.set_content(newer._content)
+    elif isinstance(row.parent, Widget):
+        await row.parent.mount(newer, after=row)
+        await row.remove()
 
 
-def _numbers(items: list[Group]) -> list[str]:
-    """The numbers in front of ordered items: counted up from the first, aligned to the right."""
-    first = items[0][0].info
-    start = int(first) if first.isdigit() else 1
-    texts = [f"{start + i}. " for i in range(len(items))]
-    return [text.rjust(len(texts[-1]) + 1) for text in texts]
+def _items(page: Markdown, whole: Group, items: list[Group], depth: int) -> list[MarkdownBlock]:
+    """Some items of the list `whole`, built but not mounted."""
+    return list(build(page, [whole[0], *(token for item in items for token in item), whole[-1]], depth)._blocks)
+
+
+def _symbol(item: MarkdownBlock, symbol: str | None) -> str:
+    return symbol or (item.bullet if isinstance(item, MarkdownListItem) else "")
+
+
+def _is_plain(item: Group) -> bool:
+    """Whether an item is one paragraph at most, see `markdown_lists.row`."""
+    inside = groups(item[1:-1])
+    return not inside or (len(inside) == 1 and inside[0][0].type == "paragraph_open")
 
 
 def _same(old: Group, new: Group) -> bool:

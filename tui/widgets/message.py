@@ -9,10 +9,13 @@ from textual.widgets import Static
 from qwen_mlx.chat.history import StoredMessage
 from qwen_mlx.events import AnswerDelta, Event, ReasoningDelta, ReasoningEnd
 from tui.sanitize import sanitize
+from tui.text_mode import CLASS as TEXT
 from tui.turn import Turn
+from tui.widgets.chips import file_line
 from tui.widgets.selectable import SelectableMessage, VersionRow
 from tui.widgets.still import Still
 from tui.widgets.thinking import ThinkingBlock
+from tui.widgets.tool_call import Steps
 from tui.wording import sentence
 
 
@@ -25,7 +28,11 @@ class UserMessage(SelectableMessage):
         self._message = message
 
     def compose(self) -> ComposeResult:
+        if self.app.has_class(TEXT):
+            yield Still("You:", classes="who")
         yield Static(Content(sanitize(self.content)), classes="text")
+        for attachment in self._message.attachments:
+            yield Still(Content(file_line(attachment)), classes="file")
         if self._message.siblings > 1:
             yield VersionRow(self._message.position, self._message.siblings)
 
@@ -48,12 +55,18 @@ class AssistantMessage(SelectableMessage):
         self._message = message
         self._turn = turn
         self._thinking: ThinkingBlock | None = None
+        self._rounds = (turn.steps if turn else message.steps) or ()
+        self._steps: Steps | None = Steps() if self._rounds else None
         self._text = StreamMarkdown()
         self._note = Still(classes="note")
         self._error = Still(classes="error")
 
     def compose(self) -> ComposeResult:
         message, turn = self._message, self._turn
+        if self.app.has_class(TEXT):
+            yield Still(f"{message.model or 'Answer'}:", classes="who", markup=False)
+        if self._steps is not None:
+            yield self._steps
         if turn is not None and turn.reasoning is not None:
             self._thinking = ThinkingBlock(turn.reasoning, live=turn.phase == "thinking", unfolded=self.unfolded)
         elif turn is None and message.reasoning:
@@ -71,6 +84,8 @@ class AssistantMessage(SelectableMessage):
             yield VersionRow(message.position, message.siblings)
 
     async def on_mount(self) -> None:
+        if self._steps is not None:
+            await self._steps.show(self._rounds)
         if self._turn is not None:
             await self._text.append(self.content)
         elif self.content:
@@ -82,6 +97,12 @@ class AssistantMessage(SelectableMessage):
 
     async def apply(self, turn: Turn, events: list[Event], now: float) -> None:
         """Show what a running reply brought; many small pieces are painted as one."""
+        if len(turn.steps) > len(self._rounds):  # what was said so far belongs to a round now
+            await self._show_steps(turn)
+            await self._begin_anew()
+            self.tick(turn, now)
+            return
+        await self._show_steps(turn)
         thought = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
         answer = "".join(event.text for event in events if isinstance(event, AnswerDelta))
         if thought or any(isinstance(event, ReasoningEnd) for event in events):
@@ -103,6 +124,7 @@ class AssistantMessage(SelectableMessage):
     async def finish(self, turn: Turn, now: float) -> None:
         """The reply ended: show exactly what was stored."""
         self.content = turn.content
+        await self._show_steps(turn)
         if turn.reasoning:
             block = await self._thinking_block()
             await block.finish(turn.reasoning, turn.reasoning_seconds(now), turn.reasoning_tokens)
@@ -113,14 +135,38 @@ class AssistantMessage(SelectableMessage):
         self._show_note(_ending(turn.status, turn.reason))
         self._show_error(turn.error)
 
+    async def _show_steps(self, turn: Turn) -> None:
+        if turn.steps == self._rounds:
+            return
+        self._rounds = turn.steps
+        if self._steps is None:
+            self._steps = Steps()
+            await self.mount(self._steps, before=self._thinking or self._text)
+        await self._steps.show(turn.steps)
+
+    async def _begin_anew(self) -> None:
+        """After a round: thinking and text are empty again."""
+        if self._thinking is not None:
+            await self._thinking.remove()
+            self._thinking = None
+        from tui.widgets.stream_markdown import StreamMarkdown
+
+        self.content = ""
+        done, self._text = self._text, StreamMarkdown()
+        await self.mount(self._text, before=done)
+        await done.remove()
+
     async def fold(self, unfolded: bool) -> None:
         self.unfolded = unfolded
+        if self._steps is not None:
+            await self._steps.fold(unfolded)
         if self._thinking is not None:
             await self._thinking.fold(unfolded)
 
     @property
     def has_thinking(self) -> bool:
-        return self._thinking is not None
+        """Whether there is something to fold: thinking, or tool calls."""
+        return self._thinking is not None or self._steps is not None
 
     async def _thinking_block(self) -> ThinkingBlock:
         if self._thinking is None:
@@ -136,13 +182,16 @@ class AssistantMessage(SelectableMessage):
     def _show_error(self, error: str | None) -> None:
         if error:
             text = sentence(sanitize(error))
-            self._error.update(Content.assemble(("✗ Failed. ", "bold"), text, ("  ctrl+r tries again", "$secondary")))
+            way = "\nctrl+r tries again" + (" · ctrl+↑ g goes on" if self.content else "")
+            self._error.update(Content.assemble(("✗ Failed. ", "bold"), text, (way, "$secondary")))
         self._error.display = bool(error)
 
 
 def _waiting(turn: Turn) -> str:
     if turn.stopping:
         return "■ Stopping…"
+    if turn.phase == "calling":
+        return "○ Using tools…"
     if turn.phase == "reading" and turn.read is not None and turn.read.done < turn.read.total:
         return f"○ Reading the conversation… {turn.read.done:,} of {turn.read.total:,} tokens"
     return "○ Waiting for the first word…" if turn.phase in ("waiting", "reading") else ""

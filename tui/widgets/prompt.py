@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from textual import events
 from textual.binding import Binding
@@ -10,9 +12,10 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from tui.bindings import bindings
+from tui.completing import Completion, common, completions
+from tui.dropping import dropped_files
 from tui.prompts import PromptHistory
 from tui.sanitize import sanitize
-from tui.slash import suggestions
 
 _NEWLINE_KEYS = ("shift+enter", "ctrl+j", "shift+\r")
 
@@ -39,6 +42,12 @@ class Prompt(TextArea):
         """A question mark was typed, and nothing else."""
 
     @dataclass
+    class Dropped(Message):
+        """Files were dropped on the terminal."""
+
+        paths: list[Path]
+
+    @dataclass
     class ScrollLog(Message):
         """A page "up" or "down" of the log, not of the prompt."""
 
@@ -56,6 +65,7 @@ class Prompt(TextArea):
         )
         self.earlier = PromptHistory()
         self.holds_queued = False
+        self.complete: Callable[[str], list[Completion]] = completions
         self._walked = ""
 
     def fill(self, text: str) -> None:
@@ -115,8 +125,8 @@ class Prompt(TextArea):
             self.action_send()
         elif event.key in _NEWLINE_KEYS:
             self.action_newline()
-        elif event.key == "tab" and (found := suggestions(self.text)):
-            self.fill(f"/{found[0].name}{' ' if found[0].argument else ''}")
+        elif event.key == "tab" and self.text.startswith("/") and (found := self.complete(self.text)):
+            self.fill(common(found, self.text))
         elif event.character == "?" and not self.text:
             self.post_message(self.HelpAsked())
         else:
@@ -128,6 +138,9 @@ class Prompt(TextArea):
         # Line ends of other systems, and control characters, have no place in a question.
         event.prevent_default()
         event.stop()
+        if paths := dropped_files(event.text):
+            self.post_message(self.Dropped(paths))
+            return
         if result := self._replace_via_keyboard(sanitize(event.text), *self.selection):
             self.move_cursor(result.end_location)
             self.focus()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
 from typing import Literal
 
 from textual import events
@@ -13,6 +15,7 @@ from textual.message import Message
 from tui.bindings import bindings
 from tui.widgets.still import Still
 
+PATIENCE = 2.0  # seconds that other keys wait for a slow disk
 Wish = Literal["edit", "again", "go_on", "copy", "code", "before", "after", "fold"]
 
 
@@ -32,13 +35,22 @@ class SelectableMessage(Vertical):
 
         message_id: int
         wish: Wish
+        done: asyncio.Event = field(default_factory=asyncio.Event)  # set when it is done, or cannot be
 
     def __init__(self, message_id: int, classes: str) -> None:
         super().__init__(classes=classes)
         self.message_id = message_id
 
-    def action_want(self, wish: Wish) -> None:
+    def want(self, wish: Wish) -> None:
+        """As a key does, without waiting."""
         self.post_message(self.Wanted(self.message_id, wish))
+
+    async def action_want(self, wish: Wish) -> None:
+        """Wait until it is done: the next key of a burst may be meant for what comes of it."""
+        wanted = self.Wanted(self.message_id, wish)
+        self.post_message(wanted)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(wanted.done.wait(), PATIENCE)
 
 
 class VersionRow(Still):
@@ -53,4 +65,4 @@ class VersionRow(Still):
         event.stop()
         offset = event.get_content_offset(self)
         if offset is not None and offset.x < len(self._text) and isinstance(self.parent, SelectableMessage):
-            self.parent.action_want("before" if offset.x < len(self._text) // 2 else "after")
+            self.parent.want("before" if offset.x < len(self._text) // 2 else "after")

@@ -20,12 +20,12 @@ from tui.clock import Clock
 from tui.notices import complain
 from tui.store import Store
 from tui.widgets.still import Still
-from tui.wording import ago, group_of, pad
+from tui.wording import ago, group_of, pad, shorten
 
-WIDTH = 32
+NARROW, WIDE = 32, 48
 LISTED = 200
 REPAINT_SECONDS = 60.0  # the times in the list grow old
-_ROW = WIDTH - 4  # cells of one line: border, padding and scrollbar taken off
+_BESIDES = 4  # cells of a line: border, padding and scrollbar
 
 
 class ConversationList(OptionList):
@@ -58,6 +58,13 @@ class Sidebar(Vertical):
         self._current: int | None = None
         self._answering: int | None = None
         self._deleted: list[int] = []
+        self._width = NARROW
+
+    def set_width(self, wide: bool) -> None:
+        """More room for titles, or less."""
+        self._width = WIDE if wide else NARROW
+        self.styles.width = self._width
+        self._paint()
 
     def compose(self) -> ComposeResult:
         yield Still("Conversations", classes="heading")
@@ -164,13 +171,16 @@ class Sidebar(Vertical):
                 group = heading
             mark = "●" if conversation.id == self._answering else "▌" if conversation.id == self._current else " "
             when = ago(conversation.updated, now, self._clock)
-            title = pad(conversation.title or "Untitled", _ROW - 3 - cell_len(when))
+            title = pad(conversation.title or "Untitled", self._width - _BESIDES - 3 - cell_len(when))
+            tags = " ".join(f"#{tag}" for tag in conversation.tags)
+            under = f"\n  {shorten(tags, self._width - _BESIDES - 2)}" if tags else ""
             row = Content.assemble(
                 (mark, "$primary"),
                 " ",
                 (title, "bold" if conversation.id == self._current else ""),
                 " ",
                 (when, "$secondary"),
+                (under, "$secondary"),
             )
             options.append(Option(row, id=str(conversation.id)))
         return options

@@ -17,9 +17,11 @@ from textual.widget import Widget
 from textual.widgets import Markdown
 
 from tui.sanitize import Sanitizer
-from tui.widgets.markdown_blocks import StreamFence, StreamTable
+from tui.widgets.markdown_blocks import StreamFence
+from tui.widgets.markdown_lists import StreamBulletList, StreamOrderedList
 from tui.widgets.markdown_parser import parser
 from tui.widgets.markdown_sync import LISTS, groups, sync
+from tui.widgets.markdown_table import StreamTable
 
 LIST_ITEMS = 12  # a longer list at the end is cut before its last item, so that finished items stay as they are
 
@@ -43,6 +45,8 @@ class StreamMarkdown(Markdown):
         "fence": StreamFence,
         "code_block": StreamFence,
         "table_open": StreamTable,
+        "bullet_list_open": StreamBulletList,
+        "ordered_list_open": StreamOrderedList,
     }
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:

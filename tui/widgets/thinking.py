@@ -17,6 +17,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.bindings import bindings
+from tui.text_mode import CLASS as TEXT
 from tui.widgets.still import Still
 from tui.wording import duration, tokens
 
@@ -101,7 +102,8 @@ class ThinkingBlock(Widget):
     def tick(self, seconds: float | None, count: int | None) -> None:
         """How long, how much so far. The line keeps its height, so nothing else is laid out again."""
         self._seconds, self._count = seconds, count
-        self._header.update(self._title(), layout=False)
+        if not (self.live and self.app.has_class(TEXT)):  # a screen reader would read every number
+            self._header.update(self._title(), layout=False)
 
     async def finish(self, text: str, seconds: float | None, count: int | None) -> None:
         """It is over; `text` is all of it."""
