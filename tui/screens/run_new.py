@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING
 
 from textual import events, on
@@ -205,7 +204,7 @@ class NewRunScreen(Screen[None], inherit_bindings=False):
     @on(FormRow.PicksWanted)
     def picks_wanted(self, event: FormRow.PicksWanted) -> None:
         event.stop()
-        self.run_worker(partial(self._offer, event.row), group=f"picks {event.row.id}", exclusive=True)
+        self.run_worker(self._offer(event.row), group=f"picks {event.row.id}", exclusive=True)
 
     async def _offer(self, row: FormRow) -> None:
         typed = row.value
