@@ -51,6 +51,8 @@ def main() -> int:
             if arguments.restart:
                 state.restart()
             print(f"continuing after step {state.step}", flush=True)
+        if arguments.average is not None:
+            state.average_with(arguments.average)
         if not arguments.ship_only:
             run_training(state, tokenizer, plan, checkpoint)
         ship(state, tokenizer, config, arguments.out)
@@ -73,10 +75,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="begin with the weights of a finished folder, in the last stage")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates, below 1 to --restart")
     parser.add_argument("--ship-only", action="store_true", help="quantize the last checkpoint, without training")
+    parser.add_argument("--average", type=Path, help="ship the mean of the weights and those of this checkpoint")
     parser.add_argument("--evaluate-only", action="store_true", help="score the folder --out, without training")
     parser.add_argument("--questions", type=int, default=300, help="size of the larger question suites")
     parser.add_argument("--show-wrong", type=int, default=0, help="wrong answers to print for each suite")
     arguments = parser.parse_args()
+    if arguments.average is not None and not arguments.ship_only:
+        parser.error("--average goes with --ship-only")
     if arguments.steps is None and arguments.minutes is None:
         arguments.minutes = 150.0
     return arguments

@@ -145,6 +145,14 @@ class State:
         self.step, self.examples = int(about["step"]), int(about["examples"])
         self.seconds, self.earlier = float(about["seconds"]), float(about.get("earlier", 0))
 
+    def average_with(self, path: Path) -> None:
+        """Take the mean of these weights and those of another checkpoint of the same run."""
+        arrays = mx.load(str(path))
+        mean = [
+            (name, (value + arrays[f"model.{name}"]) / 2) for name, value in tree_flatten(self.decoder.parameters())
+        ]
+        self.decoder.load_weights(mean)
+
 
 def train_step(state: State, pieces: list[Piece], plan: Plan, progress: float) -> tuple[float, int]:
     """One update. Returns the mean loss of the supervised tokens and the number of tokens computed."""
