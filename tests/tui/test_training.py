@@ -325,7 +325,7 @@ async def test_a_model_that_does_not_fit_says_what_to_change(training):
         await open_form(s)
         await write(s, "data.train", "poems.jsonl")
         await s.until(lambda: "22.0 GB of 16.0 GB: does not fit" in s.frame())
-        assert "At most 1,024 tokens per batch fit" in s.frame()
+        await s.until(lambda: "At most 1,024 tokens per batch fit" in s.frame())
 
 
 async def test_a_forecast_that_is_old_is_called_off(training):

@@ -100,8 +100,9 @@ class AttachCommands:
     def _count(self, file: Attached) -> None:
         def told(tokens: int) -> None:
             file.tokens = tokens
-            self._screen.query_one(Chips).recount(self.files)
-            self.weigh()
+            for chips in self._screen.query(Chips):  # none while the app is being left
+                chips.recount(self.files)
+                self.weigh()
 
         try:
             self._screen.conductor.asides.count(file.attachment.text, told)

@@ -116,7 +116,7 @@ class WatchScreen(Screen[None], inherit_bindings=False):
         paused, stopping = (live.paused, live.stopping) if live else (False, False)
         now = (
             *(self.view.changes, id(self.view), self.view.state, paused, stopping, self._log, self._smoothing),
-            *(self._stop_asked, self.size, self.has_class("-reading")),
+            *(self._stop_asked, self.size, self.query_one("#aside").size.width, self.has_class("-reading")),
         )
         if now != self._painted:
             self._painted = now
