@@ -16,7 +16,7 @@ from tests.tui.test_tools import calling
 from tui.bindings import KEYS
 from tui.screens.chat import ChatScreen
 
-RUNS, ACTIONS = (int(part) for part in os.environ.get("SOAK", "2x60").split("x"))
+RUNS, ACTIONS = (int(part) for part in os.environ.get("SOAK", "1x80").split("x"))
 QUIT = {"ctrl+q", "ctrl+c", "super+c"}
 KEYBOARD = sorted({name for key in KEYS for name in key.keys.split(",")} - QUIT)
 ABLE = replace(DEMO, tools=True, parameters=600_000_000)
