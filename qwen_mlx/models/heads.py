@@ -70,7 +70,8 @@ class NewHeads:
     def rotated(self, rotations: Sequence[Rotation]) -> tuple[mx.array, mx.array]:
         """q (batch, heads, length, head_dim) and k, normed and rotated: all rows by one, or each by its own."""
         matrix = rotations[0].matrix
-        if len(rotations) == 1 and matrix is not None and self.q.dtype == mx.float32:
+        whole = self.stacked is not None or not self.weights
+        if len(rotations) == 1 and matrix is not None and whole and self.q.dtype == mx.float32:
             return self._turned_together(matrix)
 
         def one(new: NewHeads, by: Rotation) -> Sequence[mx.array]:

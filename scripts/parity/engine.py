@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from scripts.parity.configs import Config
 from scripts.parity.weights import Arrays
 
 
-class Engine:
+class Engine(ABC):
     """A model whose logits are the reference.
 
     Ids are int64 (batch, length); logits float32 (batch, length, vocab).
@@ -33,37 +34,39 @@ class Engine:
 
     vocabulary: int
 
+    @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameters(self) -> Mapping[str, torch.Tensor]:
         """The parameters themselves: writing into one changes the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
         """One forward over everything, without a cache. `mask` is 0 on left padding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> Any:
         """An empty cache."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, cache: Any, ids: torch.Tensor) -> torch.Tensor:
         """Extend the cache by `ids`; the logits of these positions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layer_outputs(self, ids: torch.Tensor) -> torch.Tensor:
         """(layers + 1, length, hidden): the embedding, then the residual stream after every layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, arrays: Arrays) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(torch.from_numpy(arrays[name]))
 
+    @abstractmethod
     def greedy(self, ids: torch.Tensor, count: int) -> tuple[list[int], torch.Tensor]:
         """Continue one text: the tokens, and the logits (count, vocab) each of them is the argmax of."""
         cache = self.start()
@@ -75,14 +78,17 @@ class Engine:
             ids = torch.tensor([tokens[-1:]])
         return tokens, torch.stack(rows)
 
+    @abstractmethod
     def generate(self, ids: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor | None:
         """What the library's own generation makes of a left-padded batch, (batch, count); None without one."""
         return None
 
+    @abstractmethod
     def router_margin(self, ids: torch.Tensor) -> float | None:
         """The smallest lead of a chosen expert over a refused one, in logits; None without routing."""
         return None
 
+    @abstractmethod
     def checks(self, arrays: Arrays, ids: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
         """Largest differences of `expected` to other ways of computing it, by name."""
         return {}

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from qwen_mlx.errors import QwenError
 from tui.conductor import Settings
 from tui.presets import Preset, Presets, preset_of
+from tui.screens.naming import NamingScreen
 from tui.store import Store
 from tui.widgets.hint import Hint
 from tui.widgets.still import Still
-from tui.wording import pad, sentence, shorten
+from tui.wording import pad, shorten
 
 _KEYS = (
     ("enter", "choose", "choose"),
@@ -29,10 +25,9 @@ _KEYS = (
     ("del", "delete", "delete"),
     ("esc", "leave", "leave"),
 )
-_NAMING = (("enter", "keep", "name"), ("esc", "leave it", "leave"))
 
 
-class PresetsScreen(ModalScreen[Preset | None]):
+class PresetsScreen(NamingScreen[Preset | None]):
     """Gives the preset that was chosen.
 
     Args:
@@ -41,6 +36,7 @@ class PresetsScreen(ModalScreen[Preset | None]):
     """
 
     CSS_PATH = "dialog.tcss"
+    LIST_KEYS = _KEYS
     BINDINGS = [
         Binding("escape", "leave", "Leave", show=False, id="presets.leave"),
         Binding("s", "save", "Save what is set", show=False, id="presets.save"),
@@ -50,9 +46,8 @@ class PresetsScreen(ModalScreen[Preset | None]):
     ]
 
     def __init__(self, presets: Presets, store: Store, now: Settings) -> None:
-        super().__init__()
+        super().__init__(store)
         self._presets = presets
-        self._store = store
         self._now = now
         self._listed: list[Preset] = []
         self._deleted: list[Preset] = []
@@ -114,7 +109,7 @@ class PresetsScreen(ModalScreen[Preset | None]):
             self._saving, self._naming = False, preset
             self._ask_name(preset.name)
         elif preset is not None:
-            self._complain(f"“{preset.name}” is built in, and keeps its name.")
+            self._say(f"“{preset.name}” is built in, and keeps its name.")
 
     @on(Input.Submitted)
     async def action_name(self) -> None:
@@ -143,7 +138,7 @@ class PresetsScreen(ModalScreen[Preset | None]):
         if gone is not None:
             self._deleted.append(gone)
             await self._refresh()
-            self._complain(f"“{gone.name}” is deleted. Press u to bring it back.")
+            self._say(f"“{gone.name}” is deleted. Press u to bring it back.")
 
     async def action_undelete(self) -> None:
         if self._deleted:
@@ -151,29 +146,7 @@ class PresetsScreen(ModalScreen[Preset | None]):
             if await self._try(lambda: (self._presets.save(preset), preset)[1]) is not None:
                 await self._refresh(preset.name)
 
-    async def _try(self, change: Callable[[], Any]) -> Any:
-        self._complain("")
-        try:
-            return await self._store.call(change)
-        except QwenError as error:
-            self._complain(sentence(error))
-            return None
-
     # ------------------------------------------------------------------------------------------------- inside
-
-    def _ask_name(self, name: str | None, placeholder: str = "") -> None:
-        """Ask for a name, or (None) go back to the list."""
-        field = self.query_one(Input)
-        field.display = name is not None
-        field.value, field.placeholder = name or "", placeholder
-        self.query_one(Hint).show(*(_KEYS if name is None else _NAMING))
-        self._complain("")
-        (self.query_one(OptionList) if name is None else field).focus()
-
-    def _complain(self, text: str) -> None:
-        problem = self.query_one("#problem", Still)
-        problem.update(Content(text))
-        problem.display = bool(text)
 
     def action_leave(self) -> None:
         if self.query_one(Input).display:

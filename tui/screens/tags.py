@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from qwen_mlx.chat.history import Conversation
 from qwen_mlx.errors import QwenError
+from tui.screens.naming import NamingScreen
 from tui.store import Store
 from tui.widgets.hint import Hint
 from tui.widgets.still import Still
@@ -29,10 +26,9 @@ _KEYS = (
     ("f", "find", "find"),
     ("esc", "leave", "leave"),
 )
-_NAMING = (("enter", "keep", "name"), ("esc", "leave it", "leave"))
 
 
-class TagsScreen(ModalScreen[str | None]):
+class TagsScreen(NamingScreen[str | None]):
     """Gives the tag whose conversations are to be looked for, or None.
 
     Args:
@@ -40,6 +36,7 @@ class TagsScreen(ModalScreen[str | None]):
     """
 
     CSS_PATH = "dialog.tcss"
+    LIST_KEYS = _KEYS
     BINDINGS = [
         Binding("escape", "leave", "Leave", show=False, id="tags.leave"),
         Binding("n", "new", "New", show=False, id="tags.new"),
@@ -49,8 +46,7 @@ class TagsScreen(ModalScreen[str | None]):
     ]
 
     def __init__(self, store: Store, conversation: Conversation | None) -> None:
-        super().__init__()
-        self._store = store
+        super().__init__(store)
         self._conversation = conversation
         self._tags: list[tuple[str, int]] = []
         self._given: set[str] = set()
@@ -149,28 +145,6 @@ class TagsScreen(ModalScreen[str | None]):
     def action_find(self) -> None:
         if self._marked is not None:
             self.dismiss(self._marked)
-
-    async def _try(self, change: Callable[[], Any]) -> Any:
-        self._say("")
-        try:
-            return await self._store.call(change)
-        except QwenError as error:
-            self._say(sentence(error))
-            return None
-
-    def _ask_name(self, name: str | None, placeholder: str = "") -> None:
-        """Ask for a name, or (None) go back to the list."""
-        field = self.query_one(Input)
-        field.display = name is not None
-        field.value, field.placeholder = name or "", placeholder
-        self.query_one(Hint).show(*(_KEYS if name is None else _NAMING))
-        self._say("")
-        (self.query_one(OptionList) if name is None else field).focus()
-
-    def _say(self, text: str) -> None:
-        problem = self.query_one("#problem", Still)
-        problem.update(Content(text))
-        problem.display = bool(text)
 
     def action_leave(self) -> None:
         if self.query_one(Input).display and self._tags:
