@@ -60,13 +60,11 @@ class Engine(ABC):
     def layer_outputs(self, ids: torch.Tensor) -> torch.Tensor:
         """(layers + 1, length, hidden): the embedding, then the residual stream after every layer."""
 
-    @abstractmethod
     def load(self, arrays: Arrays) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(torch.from_numpy(arrays[name]))
 
-    @abstractmethod
     def greedy(self, ids: torch.Tensor, count: int) -> tuple[list[int], torch.Tensor]:
         """Continue one text: the tokens, and the logits (count, vocab) each of them is the argmax of."""
         cache = self.start()
@@ -78,17 +76,14 @@ class Engine(ABC):
             ids = torch.tensor([tokens[-1:]])
         return tokens, torch.stack(rows)
 
-    @abstractmethod
     def generate(self, ids: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor | None:
         """What the library's own generation makes of a left-padded batch, (batch, count); None without one."""
         return None
 
-    @abstractmethod
     def router_margin(self, ids: torch.Tensor) -> float | None:
         """The smallest lead of a chosen expert over a refused one, in logits; None without routing."""
         return None
 
-    @abstractmethod
     def checks(self, arrays: Arrays, ids: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
         """Largest differences of `expected` to other ways of computing it, by name."""
         return {}

@@ -7,6 +7,7 @@ Qwen2.5-1M (arXiv 2402.17463, 2501.15383) exists in vLLM.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,11 +54,11 @@ class PlainEngine(Engine):
     def start(self) -> Cache:
         return {"layers": [None] * self.config["num_hidden_layers"], "length": 0}
 
+    @abstractmethod
     def run(
         self, cache: Cache, ids: torch.Tensor, mask: torch.Tensor | None, stream: list[torch.Tensor]
     ) -> torch.Tensor:
         """The logits of `ids`, which extend the cache; the residual stream is appended to `stream`."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def logits(

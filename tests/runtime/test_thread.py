@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +22,6 @@ from qwen_mlx.events import (
 )
 from qwen_mlx.models.quantized_cache import QuantizedKVCache
 from qwen_mlx.runtime.thread import ThreadRuntime
-from tests.chat.partner import make_folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def runtime() -> Iterator[ThreadRuntime]:
-    runtime = ThreadRuntime()
-    yield runtime
-    runtime.close(30)
-    assert not runtime.running
 
 
 def hello(count: int = 5, text: str = "hi") -> Reply:

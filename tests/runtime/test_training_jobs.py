@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,20 +26,6 @@ from qwen_mlx.events import (
 )
 from qwen_mlx.runtime.thread import ThreadRuntime
 from qwen_mlx.runtime.workshop import LocalWorkshop
-from tests.chat.partner import make_folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def runtime() -> Iterator[ThreadRuntime]:
-    runtime = ThreadRuntime()
-    yield runtime
-    runtime.close(30)
-    assert not runtime.running
 
 
 @pytest.fixture
